@@ -1,0 +1,56 @@
+//! The CustomResourceDefinitions of the six kinds, from their types.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+use kube::CustomResourceExt;
+
+use crate::{Api, ApiGroup, App, Authorization, BackendService, DomainBinding};
+
+/// The six definitions, in the order of [`crate::Kind::ALL`].
+pub fn definitions() -> [CustomResourceDefinition; 6] {
+    [
+        ApiGroup::crd(),
+        BackendService::crd(),
+        Api::crd(),
+        App::crd(),
+        Authorization::crd(),
+        DomainBinding::crd(),
+    ]
+    .map(tidy)
+}
+
+fn tidy(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut definition.spec.versions {
+        if let Some(schema) = version
+            .schema
+            .as_mut()
+            .and_then(|schema| schema.open_api_v3_schema.as_mut())
+        {
+            tidy_schema(schema);
+        }
+    }
+    definition
+}
+
+/// Takes `nullable` away, because the API server drops nulls before it applies defaults and CEL's `has` should mean
+/// "there is something"; and formats that Kubernetes does not know (`uint32`).
+fn tidy_schema(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    if schema
+        .format
+        .as_deref()
+        .is_some_and(|format| format.starts_with("uint"))
+    {
+        schema.format = None;
+    }
+    for property in schema.properties.iter_mut().flatten() {
+        tidy_schema(property.1);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        tidy_schema(values);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        tidy_schema(items);
+    }
+}
