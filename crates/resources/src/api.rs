@@ -9,7 +9,7 @@ use serde_json::Number;
 
 use crate::{
     BackendConfig, Condition, Duration, FunctionComputeBackend, HttpBackend, LocalRef, MockBackend,
-    NamespacedRef, OssBackend, StageMap, Time, VpcBackend, schema,
+    NamespacedRef, OssBackend, StageMap, Time, VpcBackend, rules, schema,
 };
 
 /// What a user writes of an [`Api`].
@@ -83,6 +83,7 @@ use crate::{
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::API)))]
 pub struct ApiSpec {
     /// The ApiGroup it belongs to; one in another namespace must allow this one.
     pub group_ref: NamespacedRef,
@@ -102,13 +103,15 @@ pub struct ApiSpec {
     pub internal_only: bool,
     /// How it is called.
     pub request: ApiRequest,
-    /// Where the request goes.
+    /// Where the request goes. A Notify request goes to a device, so that it needs none.
+    #[serde(default)]
     pub backend: ApiBackend,
     /// What callers get: documentation, and a Mock's answer when the Mock names none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<ApiResponse>,
     /// What each stage serves: `{}` follows the draft, a release stays until the number changes; a stage that is not here is offline.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = schema::MAX_STAGES, "x-kubernetes-validations" = rules::cel(rules::STAGES)))]
     pub stages: StageMap<ApiStage>,
     /// Releases that are kept; one that a stage serves is never removed.
     #[serde(default = "default_revision_history_limit")]
@@ -171,6 +174,7 @@ pub enum SignatureMethod {
 /// How an Api is called.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::REQUEST)))]
 pub struct ApiRequest {
     /// Common: an ordinary call. Register, Unregister, Notify: the two-way channel (Ref §7).
     #[serde(default)]
@@ -182,7 +186,7 @@ pub struct ApiRequest {
     /// The method, or ANY.
     pub method: Method,
     /// Path below the group's base path: begins with `/`, `[name]` is a parameter, `/*` at the end takes every path below.
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = rules::cel(rules::PATH)))]
     pub path: String,
     /// Mapping: declared parameters are checked and mapped, others dropped. MappingPassthrough: others go on as they came.
     /// Passthrough: only Path parameters are mapped and checked, all else goes on as it came.
@@ -274,6 +278,7 @@ pub enum BodyFormat {
 /// A parameter (Ref §4.4).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::PARAMETER)))]
 pub struct Parameter {
     /// Its name, unique over all places of this Api.
     #[schemars(length(min = 1, max = 64), regex(pattern = schema::PARAMETER_NAME))]
@@ -299,9 +304,11 @@ pub struct Parameter {
     pub maximum: Option<Number>,
     /// Fewest characters; String.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1_048_576))]
     pub min_length: Option<u32>,
     /// Most characters; String.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1_048_576))]
     pub max_length: Option<u32>,
     /// Regular expression (RE2 syntax) that the value must match; String.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -309,7 +316,7 @@ pub struct Parameter {
     pub pattern: Option<String>,
     /// The values that are allowed, as text; not for Boolean.
     #[serde(default, rename = "enum", skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 100), inner(length(max = 256)), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(length(max = 100), inner(length(max = 128)), extend("x-kubernetes-list-type" = "set"))]
     pub enum_: Vec<String>,
     /// Several values: a repeated query parameter, header or form field. Not in Path.
     #[serde(default)]
@@ -380,6 +387,7 @@ pub struct ParameterTarget {
 /// Where a request goes: `serviceRef`, or one configuration inline (the same address in every stage; EventBridge only by `serviceRef`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::API_BACKEND)))]
 pub struct ApiBackend {
     /// The BackendService, in this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -404,7 +412,7 @@ pub struct ApiBackend {
     pub method: Option<Method>,
     /// Path towards the backend with `[name]` parameters; `/*` at the end appends what the request's `/*` matched. By default the request's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = rules::cel(rules::PATH)))]
     pub path: Option<String>,
     /// How long the backend may take to answer, `500ms` or `10s`; then the caller gets 504.
     #[serde(default = "default_timeout")]
@@ -450,6 +458,7 @@ pub enum ContentTypePolicy {
 /// A value that every request to the backend carries (Ref §4.5).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::CONSTANT)))]
 pub struct Constant {
     /// Its name.
     #[schemars(length(min = 1, max = 64), regex(pattern = schema::PARAMETER_NAME))]
@@ -465,6 +474,7 @@ pub struct Constant {
 /// Something the gateway knows about a call, for the backend (Ref §4.6).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::SYSTEM_PARAMETER)))]
 pub struct SystemParameter {
     /// What: CaClientIp, CaDomain, CaRequestHandleTime, CaAppId, CaAppKey, CaRequestId, CaApiName, CaHttpSchema, CaProxy, CaClientUa, CaStage.
     pub from: SystemValue,
@@ -521,7 +531,7 @@ pub struct ObjectCall {
     /// GetObject, PutObject, PostObject, AppendObject, HeadObject, GetObjectMeta, DeleteObject (Ref §6.5).
     pub action: ObjectAction,
     /// The object's key with `[name]` parameters; begins with `/`.
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = rules::cel(rules::OBJECT_KEY)))]
     pub key: String,
 }
 

@@ -6,7 +6,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, LabelSelector, StageMap, schema};
+use crate::{Condition, LabelSelector, StageMap, rules, schema};
 
 /// What a user writes of an [`ApiGroup`].
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -81,7 +81,7 @@ pub struct ApiGroupSpec {
     pub description: Option<String>,
     /// Stands in front of every path of the group.
     #[serde(default = "default_base_path")]
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1, max = 256), extend("x-kubernetes-validations" = rules::cel(rules::BASE_PATH)))]
     pub base_path: String,
     /// The fleet of gateway pods that serves the group.
     #[serde(default = "default_instance")]
@@ -100,6 +100,7 @@ pub struct ApiGroupSpec {
     pub https_policy: HttpsPolicy,
     /// Values of `#Name#` in the group's Apis, per stage; at most 50 per stage.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::stage_variables")]
     pub stage_variables: StageMap<BTreeMap<String, String>>,
     /// The namespaces whose Apis may join the group.
     #[serde(default)]
@@ -148,6 +149,7 @@ pub enum HttpsPolicy {
 /// The namespaces whose Apis may join a group (as `allowedRoutes.namespaces` of Gateway API).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::ALLOWED_NAMESPACES)))]
 pub struct AllowedNamespaces {
     /// Same: the group's own namespace. All: every namespace. Selector: those that `selector` picks.
     #[serde(default)]

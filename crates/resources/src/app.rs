@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, SecretRef, Time, schema};
+use crate::{Condition, SecretRef, Time, rules, schema};
 
 /// What a user writes of an [`App`].
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -26,12 +26,6 @@ use crate::{Condition, SecretRef, Time, schema};
         json_path = r#".status.conditions[?(@.type=="Ready")].status"#
     ),
     printcolumn(name = "AppId", type_ = "integer", json_path = ".status.appId"),
-    printcolumn(
-        name = "AppKey",
-        type_ = "string",
-        json_path = ".status.credentials[*].appKey",
-        description = "AppKeys; public"
-    ),
     printcolumn(name = "Disabled", type_ = "boolean", json_path = ".spec.disabled"),
     printcolumn(
         name = "DisplayName",
@@ -67,6 +61,7 @@ pub struct AppSpec {
 /// One key pair or AppCode of an app.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::CREDENTIAL)))]
 pub struct Credential {
     /// Name inside the app.
     #[schemars(length(min = 1, max = 63), regex(pattern = schema::LABEL_NAME))]

@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, LocalRef, NamespacedRef, Time, schema};
+use crate::{Condition, LocalRef, NamespacedRef, Time, rules, schema};
 
 /// What a user writes of an [`Authorization`].
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,8 +27,18 @@ use crate::{Condition, LocalRef, NamespacedRef, Time, schema};
     ),
     printcolumn(name = "Stage", type_ = "string", json_path = ".spec.stage"),
     printcolumn(name = "Group", type_ = "string", json_path = ".spec.group.name"),
-    printcolumn(name = "Apis", type_ = "string", json_path = ".spec.apis[*].name"),
-    printcolumn(name = "Apps", type_ = "string", json_path = ".spec.apps[*].name"),
+    printcolumn(
+        name = "Apis",
+        type_ = "string",
+        json_path = ".spec.apis",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Apps",
+        type_ = "string",
+        json_path = ".spec.apps",
+        priority = 1
+    ),
     printcolumn(
         name = "Expires",
         type_ = "string",
@@ -42,6 +52,7 @@ use crate::{Condition, LocalRef, NamespacedRef, Time, schema};
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::AUTHORIZATION)))]
 pub struct AuthorizationSpec {
     /// The Apis it opens, in this namespace; or `group`. At most 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

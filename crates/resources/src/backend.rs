@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{IntOrString, NamedValue, SecretRef, schema};
+use crate::{IntOrString, NamedValue, SecretRef, rules, schema};
 
 /// The type of a backend.
 #[derive(
@@ -27,6 +27,7 @@ pub enum BackendType {
 /// The configuration of a backend: exactly one of these.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::ONE_BACKEND)))]
 pub struct BackendConfig {
     /// An HTTP server at a fixed address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,9 +52,10 @@ pub struct BackendConfig {
 /// An HTTP server at a fixed address.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::HTTP_BACKEND)))]
 pub struct HttpBackend {
     /// Scheme, host and port, no path: `https://forecast.example.com` or `http://10.1.2.3:8080`.
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(length(min = 1, max = 512), extend("x-kubernetes-validations" = rules::cel(rules::ADDRESS)))]
     pub address: String,
     /// Host header instead of the address's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -83,12 +85,14 @@ pub struct BackendTls {
 /// A Service of the cluster, or fixed addresses in it: one of the two.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::VPC_BACKEND)))]
 pub struct VpcBackend {
     /// The Service whose ready endpoints are called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServicePort>,
     /// Fixed addresses, `host:port` each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::addresses")]
     pub addresses: Vec<String>,
     /// HTTP or HTTPS.
     #[serde(default)]
@@ -131,10 +135,11 @@ pub enum Scheme {
 /// A function in the cluster (`url`) or in Alibaba Function Compute (`alibaba`): one of the two.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::FUNCTION_BACKEND)))]
 pub struct FunctionComputeBackend {
     /// Where a function served in the cluster (Knative, OpenFaaS, custom runtime) is called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = rules::cel(rules::URL)))]
     pub url: Option<String>,
     /// A function of Alibaba Function Compute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -158,6 +163,7 @@ pub enum FunctionKind {
 /// A function of Alibaba Function Compute.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::ALIBABA_FUNCTION)))]
 pub struct AlibabaFunction {
     /// Version of Function Compute: `2.0` or `3.0`.
     #[serde(default)]
@@ -182,7 +188,7 @@ pub struct AlibabaFunction {
     pub account_id: Option<String>,
     /// Endpoint instead of the region's public one, `https://…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(length(min = 1, max = 512), extend("x-kubernetes-validations" = rules::cel(rules::ADDRESS)))]
     pub endpoint: Option<String>,
 }
 
@@ -203,7 +209,7 @@ pub enum FunctionComputeVersion {
 #[serde(rename_all = "camelCase")]
 pub struct OssBackend {
     /// Scheme, host and port of the store, without bucket and path.
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(length(min = 1, max = 512), extend("x-kubernetes-validations" = rules::cel(rules::ADDRESS)))]
     pub endpoint: String,
     /// Name of the bucket.
     #[schemars(
@@ -234,10 +240,11 @@ pub enum OssDialect {
 /// A CloudEvents sink (`sink`), or Alibaba EventBridge (`alibaba`): one of the two.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::EVENT_BACKEND)))]
 pub struct EventBridgeBackend {
     /// Where events are posted: a Knative broker, Argo Events and the like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = rules::cel(rules::URL)))]
     pub sink: Option<String>,
     /// The events' `source`, with `sink`; `paifang` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -254,6 +261,7 @@ pub struct EventBridgeBackend {
 /// A bus of Alibaba EventBridge.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::ALIBABA_EVENT_BUS)))]
 pub struct AlibabaEventBus {
     /// Region, `cn-hangzhou`.
     #[schemars(length(min = 1, max = 64), regex(pattern = schema::LABEL_NAME))]
@@ -270,7 +278,7 @@ pub struct AlibabaEventBus {
     pub account_id: Option<String>,
     /// Endpoint instead of the region's public one, `https://…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(length(min = 1, max = 512), extend("x-kubernetes-validations" = rules::cel(rules::ADDRESS)))]
     pub endpoint: Option<String>,
 }
 

@@ -6,7 +6,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{BackendConfig, BackendType, Condition, StageMap, Time, schema};
+use crate::{BackendConfig, BackendType, Condition, StageMap, Time, rules, schema};
 
 /// What a user writes of a [`BackendService`].
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -65,6 +65,7 @@ use crate::{BackendConfig, BackendType, Condition, StageMap, Time, schema};
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::BACKEND_OF_TYPE)))]
 pub struct BackendServiceSpec {
     /// Name shown to people: Chinese or Latin letter first, then those, digits and `_`; 4 to 50 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,12 +73,14 @@ pub struct BackendServiceSpec {
     pub display_name: Option<String>,
     /// HTTP, VPC, FunctionCompute, OSS, EventBridge or Mock; cannot be changed.
     #[serde(rename = "type")]
+    #[schemars(extend("x-kubernetes-validations" = rules::cel(rules::IMMUTABLE)))]
     pub type_: BackendType,
     /// What happens when a stage that published Apis use is removed. TakeOffline: they go offline in that stage. Block: refused.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
     /// The configuration of `type` per stage. An Api can be published only in a stage that is here.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = schema::MAX_STAGES, "x-kubernetes-validations" = rules::cel(rules::STAGES)))]
     pub stages: StageMap<BackendConfig>,
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
 pub use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::schema;
+use crate::{rules, schema};
 
 /// Something per stage: `TEST`, `PRE`, `RELEASE`, or a custom stage of 2 to 10 upper-case letters or digits. At most 20 stages.
 pub type StageMap<T> = BTreeMap<String, T>;
@@ -102,6 +102,7 @@ impl JsonSchema for Duration {
             "type": "string",
             "maxLength": 32,
             "pattern": schema::DURATION,
+            "x-kubernetes-validations": rules::cel(rules::DURATION),
         })
     }
 }

@@ -33,10 +33,11 @@ fn tidy(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
     definition
 }
 
-/// Takes `nullable` away, because the API server drops nulls before it applies defaults and CEL's `has` should mean
+/// Makes a schema that a user sees: takes `nullable` away, because the API server drops nulls before it applies defaults and CEL's `has` should mean
 /// "there is something"; and formats that Kubernetes does not know (`uint32`).
 fn tidy_schema(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
+    schema.description = schema.description.as_deref().map(plain);
     if schema
         .format
         .as_deref()
@@ -53,4 +54,16 @@ fn tidy_schema(schema: &mut JSONSchemaProps) {
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
         tidy_schema(items);
     }
+}
+
+/// A description without what only readers of the source can follow: Rust links and the sections of our reference.
+fn plain(description: &str) -> String {
+    let mut text = description.replace("[`", "`").replace("`]", "`");
+    while let Some(start) = text.find(" (Ref §") {
+        let Some(length) = text[start..].find(')') else {
+            break;
+        };
+        text.replace_range(start..=start + length, "");
+    }
+    text
 }

@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, LocalRef, SecretRef, schema};
+use crate::{Condition, LocalRef, SecretRef, rules, schema};
 
 /// What a user writes of a [`DomainBinding`].
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -50,8 +50,8 @@ use crate::{Condition, LocalRef, SecretRef, schema};
 pub struct DomainBindingSpec {
     /// The ApiGroup that answers, in this namespace.
     pub group_ref: LocalRef,
-    /// A host name, `api.example.com`, or a wildcard for one label, `*.api.example.com`; lower case, no port.
-    #[schemars(length(min = 1, max = 253))]
+    /// A host name, `api.example.com`, or a wildcard for one label, `*.api.example.com`; no port.
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = rules::cel(rules::DOMAIN)))]
     pub domain: String,
     /// The stage that answers; absent: the caller's `X-Ca-Stage` decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,6 +81,7 @@ pub enum Network {
 /// A domain's certificate and what goes with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::DOMAIN_TLS)))]
 pub struct DomainTls {
     /// Secret of type `kubernetes.io/tls`; certificate and key at most 20 KB each.
     pub secret_ref: SecretRef,

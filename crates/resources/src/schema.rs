@@ -3,6 +3,8 @@
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
+use crate::rules;
+
 /// A DNS subdomain (RFC 1123), as Kubernetes wants names of objects.
 pub(crate) const OBJECT_NAME: &str =
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
@@ -51,6 +53,32 @@ pub(crate) fn time(_: &mut SchemaGenerator) -> Schema {
 pub(crate) fn port(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "x-kubernetes-int-or-string": true,
+        "maxLength": 15,
+        "x-kubernetes-validations": rules::cel(rules::PORT),
+    })
+}
+
+/// Variables per stage (Ref §5.2).
+pub(crate) fn stage_variables(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "maxProperties": MAX_STAGES,
+        "x-kubernetes-validations": rules::cel(rules::STAGES),
+        "additionalProperties": {
+            "type": "object", "maxProperties": 50,
+            "x-kubernetes-validations": rules::cel(rules::VARIABLES),
+            "additionalProperties": {"type": "string", "maxLength": 1024},
+        },
+    })
+}
+
+/// Fixed addresses, `host:port` each.
+pub(crate) fn addresses(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "minItems": 1, "maxItems": 32, "x-kubernetes-list-type": "set",
+        "items": {
+            "type": "string", "minLength": 3, "maxLength": 262,
+            "x-kubernetes-validations": rules::cel(rules::HOST_PORT),
+        },
     })
 }
 
@@ -141,5 +169,6 @@ pub(crate) fn pending() -> Value {
             "lastTransitionTime": "1970-01-01T00:00:00Z",
         })
     };
-    json!({"conditions": [condition("Accepted"), condition("Programmed")]})
+    let conditions = ["Accepted", "ResolvedRefs", "Programmed", "Ready"].map(condition);
+    json!({ "conditions": conditions })
 }
