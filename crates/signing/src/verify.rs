@@ -1,27 +1,10 @@
 //! Whether a signature is that of a request (Ref §1.4).
-//!
-//! The readings that are tried, in this order; the first is what nearly every request needs, and a later one costs its
-//! HMAC only after a mismatch and only if it is a different string:
-//!
-//! | | path | query | name in query and form | tried if |
-//! | --- | --- | --- | --- | --- |
-//! | 1 | decoded | decoded | query's value | always |
-//! | 2 | as sent | decoded | query's value | the path holds an escape |
-//! | 3 | decoded | decoded | form's value | the values differ |
-//! | 4 | as sent | decoded | form's value | both |
-//! | 5 | as sent | as sent | form's value | the query holds `%` or `+`, and the signed headers list `X-Ca-Key` in this case |
-//!
-//! The fifth is the Python demo client's, which signs its URL without decoding it. It is kept to clients that spell
-//! their headers so, because under it a carrier may turn `%2B` into `+`: the SDKs that decode list `x-ca-key`, and the
-//! list's spelling is itself signed.
-//!
-//! Not imitated, because part of a value would go unsigned: the Python demo's cutting of a value at its second `=`, and
-//! the Node SDK's `a=1,2` for `a=1&a=2` (Ref §1.6).
 
 use std::fmt;
 
-use crate::canonical::{Headers, Parts, PathAs, Reading, Scratch, Winner};
+use crate::canonical::{Headers, Parts, PathAs, Reading, Scratch};
 use crate::key::{Algorithm, Claimed, Key};
+use crate::parameters::Winner;
 
 /// How much of a string to sign [`Mismatch::hint`] shows, in bytes: it travels in a response header.
 pub const HINT_MAX_BYTES: usize = 4096;
@@ -35,8 +18,25 @@ pub struct Mismatch<'s> {
 /// Checks `signature_b64` (`X-Ca-Signature`) against the request, with `signed_headers` (`X-Ca-Signature-Headers`),
 /// `algorithm` ([`Algorithm::from_header`]) and the AppSecret's key.
 ///
-/// At most five HMACs (see the table in this module), one for a request that verifies in its common reading. Malformed
-/// Base64 is a mismatch like any other. For an unknown AppKey pass [`Key::dummy`]: same work, never `Ok`.
+/// Malformed Base64 is a mismatch like any other. For an unknown AppKey pass [`Key::dummy`]: same work, never `Ok`.
+///
+/// The readings that are tried, in this order; the first is what nearly every request needs, and a later one costs its
+/// HMAC only after a mismatch and only if it is a different string:
+///
+/// | | path | query | name in query and form | tried if |
+/// | --- | --- | --- | --- | --- |
+/// | 1 | decoded | decoded | query's value | always |
+/// | 2 | as sent | decoded | query's value | the path holds an escape |
+/// | 3 | decoded | decoded | form's value | the values differ |
+/// | 4 | as sent | decoded | form's value | both |
+/// | 5 | as sent | as sent | form's value | the query holds `%` or `+`, and the signed headers list `X-Ca-Key` in this case |
+///
+/// The fifth is the Python demo client's, which signs its URL without decoding it. It is kept to clients that spell
+/// their headers so, because under it a carrier may turn `%2B` into `+`: the SDKs that decode list `x-ca-key`, and the
+/// list's spelling is itself signed.
+///
+/// Not imitated, because part of a value would go unsigned: the Python demo's cutting of a value at its second `=`, and
+/// the Node SDK's `a=1,2` for `a=1&a=2` (Ref §1.6).
 ///
 /// # Errors
 ///
