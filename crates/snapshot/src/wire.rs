@@ -335,7 +335,7 @@ pub struct Route {
 }
 
 /// A backend with its address in one stage.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Backend {
     /// What to show for it: `BackendService` name, or `inline`, for logs and metrics.
@@ -345,7 +345,7 @@ pub struct Backend {
 }
 
 /// Where a backend is and how it is spoken to.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "type")]
 pub enum Target {
     /// An address, resolved by DNS (Ref §6.1).
@@ -362,7 +362,7 @@ pub enum Target {
 }
 
 /// An HTTP backend.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpTarget {
     /// Scheme, host and port.
@@ -376,7 +376,7 @@ pub struct HttpTarget {
 }
 
 /// A VPC backend.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VpcTarget {
     /// How the endpoints are spoken to.
@@ -391,7 +391,7 @@ pub struct VpcTarget {
 }
 
 /// Where the endpoints of a VPC backend are.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Endpoints {
     /// Fixed addresses.
@@ -406,7 +406,7 @@ pub enum Endpoints {
 }
 
 /// How TLS to a backend is verified. Without a CA the system's roots are used; verification is never skipped.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendTls {
     /// Secret whose `ca.crt` holds the roots.
@@ -421,7 +421,7 @@ pub struct BackendTls {
 }
 
 /// A fixed answer.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MockTarget {
     /// Status code, 200–599.
