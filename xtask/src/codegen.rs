@@ -22,8 +22,10 @@ pub(crate) fn write() -> Result<()> {
         match expected.get(&path) {
             Some(text) => {
                 let folder = target.parent().context("a generated file has a folder")?;
-                fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-                fs::write(&target, text).with_context(|| format!("cannot write {}", target.display()))?;
+                fs::create_dir_all(folder)
+                    .with_context(|| format!("cannot make {}", folder.display()))?;
+                fs::write(&target, text)
+                    .with_context(|| format!("cannot write {}", target.display()))?;
             }
             None => fs::remove_file(&target)
                 .with_context(|| format!("cannot remove {}", target.display()))?,
@@ -38,8 +40,14 @@ pub(crate) fn check() -> Result<()> {
     if stale.is_empty() {
         return Ok(());
     }
-    let names: Vec<_> = stale.iter().map(|path| path.display().to_string()).collect();
-    bail!("stale: {}; run `cargo xtask codegen` and commit the result", names.join(", "));
+    let names: Vec<_> = stale
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    bail!(
+        "stale: {}; run `cargo xtask codegen` and commit the result",
+        names.join(", ")
+    );
 }
 
 /// Every generated file, by its path from the root of the repository.
@@ -48,7 +56,8 @@ fn files() -> Result<BTreeMap<PathBuf, String>> {
         .iter()
         .map(|definition| {
             let names = &definition.spec.names;
-            let path = Path::new("crds").join(format!("{}.{}.yaml", definition.spec.group, names.plural));
+            let path =
+                Path::new("crds").join(format!("{}.{}.yaml", definition.spec.group, names.plural));
             // Through a `Value`, whose maps are ordered: the same bytes every time.
             let value = serde_json::to_value(definition)?;
             Ok((path, format!("{HEADER}{}", yaml(&value)?)))
@@ -92,7 +101,9 @@ fn present(root: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(&folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", folder.display())),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {}", folder.display()));
+        }
     };
     entries
         .map(|entry| Ok(Path::new("crds").join(entry?.file_name())))
@@ -125,7 +136,8 @@ mod tests {
         let found = stale(&root, &BTreeMap::from(expected)).unwrap();
         fs::remove_dir_all(&root).unwrap();
 
-        let names = ["edited", "left-over", "missing"].map(|name| PathBuf::from(format!("crds/{name}.yaml")));
+        let names = ["edited", "left-over", "missing"]
+            .map(|name| PathBuf::from(format!("crds/{name}.yaml")));
         assert_eq!(found, BTreeSet::from(names));
     }
 

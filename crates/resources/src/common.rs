@@ -101,7 +101,6 @@ impl JsonSchema for Duration {
         json_schema!({
             "type": "string",
             "maxLength": 32,
-            "pattern": schema::DURATION,
             "x-kubernetes-validations": rules::cel(rules::DURATION),
         })
     }

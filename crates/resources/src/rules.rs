@@ -40,6 +40,13 @@ macro_rules! token {
     };
 }
 
+/// A Go duration without sign, down to milliseconds.
+macro_rules! duration {
+    () => {
+        "^([0-9]+([.][0-9]+)?(ms|s|m|h))+$"
+    };
+}
+
 /// A label of a host name (RFC 1123 §2.1).
 macro_rules! label {
     () => {
@@ -139,7 +146,7 @@ pub(crate) const OBJECT_KEY: Rules = &[
 pub(crate) const ADDRESS: Rules = &[
     URL_START,
     (
-        "self.matches('^(https?://)?[^/?#]*$')",
+        "!self.matches('^https?://') || self.matches('^https?://[^/?#]*$')",
         "must end after host and port: the path belongs to the Api's backend.path",
     ),
     URL_USER,
@@ -477,10 +484,20 @@ pub(crate) const API: Rules = &[
 ];
 
 /// On a duration.
-pub(crate) const DURATION: Rules = &[(
-    "duration(self) > duration('0s')",
-    "must be longer than nothing, as in 500ms or 10s",
-)];
+pub(crate) const DURATION: Rules = &[
+    (
+        concat!("self.matches('", duration!(), "')"),
+        "must be a number with ms, s, m or h behind it, as in 500ms, 10s or 1m30s",
+    ),
+    (
+        concat!(
+            "!self.matches('",
+            duration!(),
+            "') || duration(self) > duration('0s')"
+        ),
+        "must be longer than nothing, as in 500ms or 10s",
+    ),
+];
 
 // === ApiGroup, App, Authorization, DomainBinding ===
 

@@ -20,8 +20,6 @@ pub(crate) const HEADER_NAME: &str = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
 pub(crate) const HEADER_VALUE: &str = r"^[^\x00-\x08\x0A-\x1F\x7F]*$";
 /// A parameter's name: no spaces and no control characters.
 pub(crate) const PARAMETER_NAME: &str = r"^[^\x00-\x20\x7F]+$";
-/// A Go duration without sign, down to milliseconds.
-pub(crate) const DURATION: &str = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$";
 /// An authority: name, IPv4 address or bracketed IPv6 address, and perhaps a port.
 pub(crate) const AUTHORITY: &str =
     r"^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$";
