@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# Installs what the tests need, and says what it does. What is already there is left alone.
+#
+#   Debian packages      curl, openssl, nghttp2-client (h2load), strace; Java, Maven and Node.js where they are missing
+#   .cache/venv          Python packages of e2e/requirements.txt
+#   .cache/aliyun-sign   the Python client that cannot share a folder with the other one
+#   .cache/bin           h2spec, kubectl-validate (Go), cargo-deny (Rust)
+#   e2e/clients          the Node.js client in node_modules, the Java client in target
+#
+# Nothing is installed for the whole machine but Debian packages, and those only as root.
+# `e2e/setup.sh` does all of it; test.sh sources this file, so that the slow builds go on beside its first steps.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=$root/.cache
+export PATH=$cache/bin:$PATH:$HOME/go/bin:$HOME/.cargo/bin
+
+say() { printf '   %s\n' "$*"; }
+
+missing() {
+  printf '\n!! %s is missing.\n   %s\n' "$1" "$2" >&2
+  exit 1
+}
+
+# program:package pairs; only the packages whose program is not there are installed.
+setup_debian() {
+  local wanted=() pair
+  for pair in "$@"; do
+    command -v "${pair%%:*}" >/dev/null || wanted+=("${pair#*:}")
+  done
+  [ ${#wanted[@]} -gt 0 ] || return 0
+  say "Debian packages: ${wanted[*]}"
+  command -v apt-get >/dev/null || missing "${wanted[*]}" "This is no Debian; install the equivalents of these packages and run again."
+  [ "$(id -u)" = 0 ] || missing "${wanted[*]}" "Run: sudo apt-get install ${wanted[*]}"
+  mkdir -p "$cache"
+  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${wanted[@]}"; } \
+    >"$cache/apt.log" 2>&1 || { tail -20 "$cache/apt.log" >&2; missing "${wanted[*]}" "apt-get failed, see above."; }
+}
+
+setup_python() {
+  local stamp=$cache/venv/.installed
+  if ! cmp -s "$stamp" <(cat "$root"/e2e/requirements*.txt); then
+    say "Python packages: .cache/venv"
+    command -v python3 >/dev/null || setup_debian python3:python3
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || missing "Python 3.11" "The tests are written for Python 3.11 or newer."
+    python3 -c 'import ensurepip' 2>/dev/null || setup_debian no-such-program:python3-venv
+    rm -rf "$cache/venv" "$cache/aliyun-sign"
+    python3 -m venv "$cache/venv"
+    "$cache/venv/bin/pip" install --quiet --disable-pip-version-check -r "$root/e2e/requirements.txt"
+    "$cache/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --target "$cache/aliyun-sign" -r "$root/e2e/requirements-sign.txt"
+    cat "$root"/e2e/requirements*.txt >"$stamp"
+  fi
+}
+
+setup_node() {
+  local home=$root/e2e/clients/node
+  [ "$home/node_modules/.package-lock.json" -nt "$home/package-lock.json" ] && return 0
+  say "Node.js client: e2e/clients/node"
+  (cd "$home" && npm ci --silent --no-audit --no-fund)
+}
+
+setup_java() {
+  local home=$root/e2e/clients/java
+  if [ "$home/target/classes/Call.class" -nt "$home/src/main/java/Call.java" ] && [ "$home/target/classes/Call.class" -nt "$home/pom.xml" ]; then
+    return 0
+  fi
+  say "Java client: e2e/clients/java"
+  (cd "$home" && mvn -q -B package dependency:copy-dependencies)
+}
+
+# The slow ones. Each is built with its own tool chain, at low priority.
+setup_slow() {
+  mkdir -p "$cache/bin"
+  if ! command -v h2spec >/dev/null; then
+    say "h2spec (Go, seconds)"
+    GOBIN=$cache/bin nice -n 10 go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
+  fi
+  if ! command -v kubectl-validate >/dev/null; then
+    say "kubectl-validate (Go, about four minutes)"
+    GOBIN=$cache/bin nice -n 10 go install sigs.k8s.io/kubectl-validate@v0.0.4
+  fi
+  if ! command -v cargo-deny >/dev/null; then
+    say "cargo-deny (Rust, about four minutes)"
+    CARGO_TARGET_DIR=$cache/cargo-deny nice -n 10 cargo install --quiet --locked --version 0.20.2 --root "$cache" cargo-deny
+    rm -rf "$cache/cargo-deny"
+  fi
+}
+
+setup_quick() {
+  setup_debian curl:curl openssl:openssl h2load:nghttp2-client gcc:build-essential cmake:cmake java:default-jdk-headless javac:default-jdk-headless \
+    mvn:maven node:nodejs npm:npm
+  command -v cargo >/dev/null || missing "Rust" "Install the toolchain that rust-toolchain.toml names."
+  command -v go >/dev/null || missing "Go" "Go 1.24 or newer builds h2spec and kubectl-validate; Debian's own is older."
+  setup_python
+  setup_node
+  setup_java
+}
+
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+  cd "$root"
+  setup_quick
+  setup_slow
+  say "everything is there"
+fi
