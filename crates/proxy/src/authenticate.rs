@@ -1,0 +1,223 @@
+//! Phases 5 and 6: who calls (Ref §1, §2), and whether it may.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue};
+use paifang_signing::{
+    Algorithm, Headers, Md5, Parts, Scratch, TIMESTAMP_WINDOW_MS, appcode, parse_nonce,
+    timestamp_within, verify,
+};
+use paifang_snapshot::{
+    table::Permission,
+    wire::{AppAuth, AppCode},
+};
+
+use crate::{
+    clean::head::Cleaned,
+    keys::{Caller, Keys},
+    locate::Located,
+    map,
+    nonce::{Nonces, Use},
+    refusal::Refusal,
+    serve::Now,
+};
+
+/// What is authenticated.
+pub(crate) struct Request<'r> {
+    pub(crate) cleaned: &'r Cleaned<'r>,
+    pub(crate) headers: &'r HeaderMap,
+    pub(crate) method: &'r str,
+    /// The whole body, where it was read.
+    pub(crate) body: Option<&'r [u8]>,
+}
+
+/// Who calls.
+pub(crate) enum Identity<'r> {
+    /// Anybody: the API asks for nobody in particular.
+    Anonymous,
+    /// An App, by its AppKey.
+    Key(Arc<Caller>, &'r str),
+    /// An App, by its AppCode.
+    Code(Arc<Caller>),
+}
+
+/// Proof that the caller may call this API in this stage; only [`Identity::authorise`] makes one.
+pub(crate) struct Permit<'r> {
+    identity: Identity<'r>,
+}
+
+/// Header look-ups for the signature.
+struct Lookup<'r>(&'r HeaderMap);
+
+impl Headers for Lookup<'_> {
+    fn first(&self, name: &str) -> Option<&[u8]> {
+        self.0.get(name).map(HeaderValue::as_bytes)
+    }
+}
+
+/// Identifies the App. A signature goes before an AppCode when both are sent.
+pub(crate) fn authenticate<'r>(
+    request: &Request<'r>,
+    rules: &AppAuth,
+    keys: &Keys,
+    nonces: &Nonces,
+    now: &Now,
+    scratch: &mut Scratch,
+) -> Result<Identity<'r>, Refusal> {
+    let known = &request.cleaned.known;
+    if let Some(key) = known.key {
+        return signed(request, key, rules, keys, nonces, now, scratch);
+    }
+    let code = known
+        .authorization
+        .and_then(|value| appcode::parse(value.as_bytes()));
+    if let Some(code) = code {
+        if rules.app_code == AppCode::Disabled {
+            return Err(Refusal::app_code("not allowed for this API"));
+        }
+        return by_code(code, keys, now);
+    }
+    match request.cleaned.query.and_then(appcode::in_query) {
+        None => Err(Refusal::no_credential()),
+        Some(code) if rules.app_code == AppCode::HeaderAndQuery => by_code(&code, keys, now),
+        Some(_) => Err(Refusal::app_code("not allowed in the query of this API")),
+    }
+}
+
+fn by_code<'r>(code: &str, keys: &Keys, now: &Now) -> Result<Identity<'r>, Refusal> {
+    keys.app_code(code, now.unix_ms)
+        .map(|caller| Identity::Code(Arc::clone(caller)))
+        .ok_or_else(|| Refusal::app_code("not exists"))
+}
+
+fn signed<'r>(
+    request: &Request<'r>,
+    key: &'r HeaderValue,
+    rules: &AppAuth,
+    keys: &Keys,
+    nonces: &Nonces,
+    now: &Now,
+    scratch: &mut Scratch,
+) -> Result<Identity<'r>, Refusal> {
+    let known = &request.cleaned.known;
+    let signature = known
+        .signature
+        .ok_or_else(|| Refusal::missing_header("X-Ca-Signature"))?;
+    let algorithm = Algorithm::from_header(known.signature_method.map(HeaderValue::as_bytes))
+        .map_err(|_| Refusal::header("X-Ca-Signature-Method", "must be HmacSHA256 or HmacSHA1"))?;
+    let allowed = match algorithm {
+        Algorithm::HmacSha256 => rules.allow_sha256,
+        Algorithm::HmacSha1 => rules.allow_sha1,
+    };
+    if !allowed {
+        return Err(Refusal::header(
+            "X-Ca-Signature-Method",
+            "is not allowed for this API",
+        ));
+    }
+    if let Some(timestamp) = known.timestamp {
+        let now_ms = u64::try_from(now.unix_ms).unwrap_or(0);
+        timestamp_within(timestamp.as_bytes(), now_ms, TIMESTAMP_WINDOW_MS)
+            .map_err(|error| Refusal::timestamp().detail(error))?;
+    }
+    let nonce = known
+        .nonce
+        .map(|value| {
+            parse_nonce(value.as_bytes())
+                .map_err(|error| Refusal::header("X-Ca-Nonce", "is malformed").detail(error))
+        })
+        .transpose()?;
+    if nonce.is_none() && rules.require_nonce {
+        return Err(Refusal::no_nonce());
+    }
+    let app_key = key.to_str().map_err(|_| Refusal::app_key())?;
+    let entry = keys
+        .app_key(app_key, now.unix_ms)
+        .ok_or_else(Refusal::app_key)?;
+    let form = request.body.filter(|_| map::is_form(request.cleaned));
+    let parts = Parts {
+        method: request.method,
+        raw_path: request.cleaned.raw_path,
+        query: request.cleaned.query,
+        form,
+        headers: &Lookup(request.headers),
+    };
+    let listed = known.signature_headers.map(HeaderValue::as_bytes);
+    verify(
+        &parts,
+        signature.as_bytes(),
+        listed,
+        algorithm,
+        &entry.key,
+        scratch,
+    )
+    .map_err(|mismatch| Refusal::signature(&mismatch.hint()))?;
+    if let Some(sent) = known.content_md5 {
+        check_digest(sent, request.body)?;
+    }
+    // Only a sound signature uses up a nonce: nobody else can spend it.
+    if let Some(nonce) = nonce {
+        match nonces.take(app_key, nonce, now.monotonic_s()) {
+            Use::Fresh => {}
+            Use::Repeated => return Err(Refusal::nonce_used()),
+            Use::Full => {
+                return Err(Refusal::overload().detail("no room for more nonces: raise the limit"));
+            }
+        }
+    }
+    Ok(Identity::Key(Arc::clone(&entry.caller), app_key))
+}
+
+/// Content-MD5 against what was received (Ref §1.4 step 8).
+fn check_digest(sent: &HeaderValue, body: Option<&[u8]>) -> Result<(), Refusal> {
+    let mut digest = Md5::new();
+    digest.update(body.unwrap_or_default());
+    if digest.matches(sent.as_bytes()) {
+        Ok(())
+    } else {
+        Err(Refusal::content_md5("differs from the body received"))
+    }
+}
+
+// === impl Identity ===
+
+impl<'r> Identity<'r> {
+    pub(crate) fn caller(&self) -> Option<&Arc<Caller>> {
+        match self {
+            Self::Anonymous => None,
+            Self::Key(caller, _) | Self::Code(caller) => Some(caller),
+        }
+    }
+
+    /// Phase 6: app × API × stage, not expired, app not disabled.
+    pub(crate) fn authorise(self, located: &Located<'_>, now: &Now) -> Result<Permit<'r>, Refusal> {
+        if let Some(caller) = self.caller() {
+            if caller.disabled {
+                return Err(Refusal::unauthorized().detail("the App is disabled"));
+            }
+            match located.group().grant(caller.id, located.route, now.unix_ms) {
+                Permission::Granted => {}
+                Permission::Expired => return Err(Refusal::authorization_expired()),
+                Permission::None => return Err(Refusal::unauthorized()),
+            }
+        }
+        Ok(Permit { identity: self })
+    }
+}
+
+// === impl Permit ===
+
+impl Permit<'_> {
+    /// The caller; `None` on an anonymous API.
+    pub(crate) fn caller(&self) -> Option<&Caller> {
+        self.identity.caller().map(|caller| &**caller)
+    }
+
+    /// The AppKey, if the request was signed.
+    pub(crate) fn app_key(&self) -> Option<&str> {
+        match self.identity {
+            Identity::Key(_, key) => Some(key),
+            Identity::Anonymous | Identity::Code(_) => None,
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! HTTP and VPC backends: find an address, get a connection, ask, and say in the protocol's words what went wrong.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use paifang_model::Scheme;
+use paifang_snapshot::{
+    table::Backend,
+    wire::{BackendTls, Endpoints, Target, VpcTarget},
+};
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+
+use super::pool::{Connection, Lease, PoolKey};
+use crate::{
+    body::{Fault, Outgoing},
+    config::Config,
+    record::Record,
+    refusal::Refusal,
+    serve::Worker,
+};
+
+/// One exchange with a backend.
+pub(crate) struct Exchange<'a> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) config: &'a Config,
+    pub(crate) backend: &'a Backend,
+    /// When the whole exchange must be over.
+    pub(crate) deadline: Instant,
+    /// Where a streamed request body leaves why it ended early.
+    pub(crate) fault: Fault,
+}
+
+/// How a backend is spoken to, whatever its kind.
+struct Peer<'a> {
+    scheme: Scheme,
+    tls: &'a Option<BackendTls>,
+    /// For SNI and verification, unless the TLS settings name another.
+    host: &'a str,
+}
+
+/// Requests under way to each endpoint of the Services, for the choice of the less loaded of two.
+pub(crate) type Load = Rc<RefCell<HashMap<SocketAddr, u32, foldhash::fast::RandomState>>>;
+
+/// Counts a request to an endpoint while it exists.
+struct Busy {
+    load: Load,
+    endpoint: SocketAddr,
+}
+
+/// Most attempts at one request, the first included.
+const ATTEMPTS: u32 = 3;
+
+/// Sends the request and waits for the head of the answer.
+pub(crate) async fn ask(
+    exchange: &Exchange<'_>,
+    request: Request<Outgoing>,
+    record: &mut Record,
+) -> Result<(Response<Incoming>, Lease), Refusal> {
+    record.dispatched = Some(Instant::now());
+    let asked = async {
+        match &*exchange.backend.target {
+            Target::Http(target) => {
+                let peer = Peer {
+                    scheme: target.address.scheme,
+                    tls: &target.tls,
+                    host: &target.address.host,
+                };
+                let place = Place::Name(&target.address.host, target.address.port);
+                exchange.attempt(&peer, &place, request, record).await
+            }
+            Target::Vpc(target) => exchange.ask_service(target, request, record).await,
+            Target::Mock(_) | Target::Unavailable { .. } => Err(Refusal::unusable_api()),
+        }
+    };
+    let answer = tokio::time::timeout_at(exchange.deadline.into(), asked)
+        .await
+        .unwrap_or_else(|_| Err(Refusal::backend_timeout()));
+    match answer {
+        Ok(answer) => {
+            record.answered = Some(Instant::now());
+            Ok(answer)
+        }
+        // What the client did to its own body explains more than what the backend made of it.
+        Err(refusal) => Err(exchange.fault.take().unwrap_or(refusal)),
+    }
+}
+
+/// Where connections of a backend lead.
+enum Place<'a> {
+    /// A host to be resolved.
+    Name(&'a str, u16),
+    /// Endpoints, any of which will do.
+    Endpoints(Vec<SocketAddr>),
+}
+
+// === impl Exchange ===
+
+impl Exchange<'_> {
+    async fn ask_service(
+        &self,
+        target: &VpcTarget,
+        request: Request<Outgoing>,
+        record: &mut Record,
+    ) -> Result<(Response<Incoming>, Lease), Refusal> {
+        let peer = Peer {
+            scheme: target.scheme,
+            tls: &target.tls,
+            host: paifang_model::normalise_host(&target.host).unwrap_or(&target.host),
+        };
+        let endpoints = match &target.endpoints {
+            Endpoints::Service { name, port } => self
+                .config
+                .endpoints
+                .get(&(name.clone(), port.clone()))
+                .cloned()
+                .unwrap_or_default(),
+            Endpoints::Fixed(addresses) => {
+                let mut all = Vec::new();
+                for address in addresses {
+                    all.extend(
+                        self.worker
+                            .resolver
+                            .resolve(&address.host, address.port)
+                            .await?,
+                    );
+                }
+                all
+            }
+        };
+        if endpoints.is_empty() {
+            return Err(Refusal::no_endpoint());
+        }
+        self.attempt(&peer, &Place::Endpoints(endpoints), request, record)
+            .await
+    }
+
+    /// Attempts until the request was sent. Each attempt but the last may find its pooled connection closed, or its endpoint gone.
+    async fn attempt(
+        &self,
+        peer: &Peer<'_>,
+        place: &Place<'_>,
+        mut request: Request<Outgoing>,
+        record: &mut Record,
+    ) -> Result<(Response<Incoming>, Lease), Refusal> {
+        let mut failed: Vec<SocketAddr> = Vec::new();
+        let mut last = Refusal::no_endpoint();
+        for attempt in 1..=ATTEMPTS {
+            let endpoint = match place {
+                Place::Name(..) => None,
+                Place::Endpoints(all) => match self.choose(all, &failed) {
+                    Some(endpoint) => Some(endpoint),
+                    None => break,
+                },
+            };
+            record.attempts = attempt;
+            let key = PoolKey {
+                backend: self.backend.id,
+                endpoint,
+            };
+            // The last attempt opens a connection of its own, so that a backend that closes idle ones cannot use them all up.
+            let pooled = if attempt < ATTEMPTS {
+                self.worker.pool.take(key)
+            } else {
+                None
+            };
+            let connection = match pooled {
+                Some(connection) => connection,
+                None => match self.connect(peer, place, endpoint).await {
+                    Ok(connection) => connection,
+                    Err(refusal) => {
+                        last = refusal;
+                        match endpoint {
+                            Some(endpoint) => failed.push(endpoint),
+                            None => break,
+                        }
+                        continue;
+                    }
+                },
+            };
+            record.upstream = Some(connection.address);
+            let _busy = endpoint.map(|endpoint| Busy::new(&self.worker.load, endpoint));
+            let mut lease = self.worker.pool.lease(key, connection);
+            match lease.connection.sender.try_send_request(request).await {
+                Ok(response) => return Ok((response, lease)),
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => {
+                        request = unsent;
+                        last = Refusal::backend_connect("connection closed")
+                            .detail(error.into_error());
+                    }
+                    None => return Err(exchange_failed(&error.into_error())),
+                },
+            }
+        }
+        Err(last)
+    }
+
+    /// The less loaded of two random endpoints that have not failed yet; `None` when at most one other was to be tried.
+    fn choose(&self, all: &[SocketAddr], failed: &[SocketAddr]) -> Option<SocketAddr> {
+        if failed.len() >= 2 {
+            return None;
+        }
+        let left: Vec<SocketAddr> = all
+            .iter()
+            .filter(|endpoint| !failed.contains(endpoint))
+            .copied()
+            .collect();
+        let pick = || left.get(fastrand::usize(..left.len().max(1))).copied();
+        let (first, second) = (pick()?, pick()?);
+        let load = self.worker.load.borrow();
+        let of = |endpoint| load.get(&endpoint).copied().unwrap_or(0);
+        Some(if of(second) < of(first) {
+            second
+        } else {
+            first
+        })
+    }
+
+    async fn connect(
+        &self,
+        peer: &Peer<'_>,
+        place: &Place<'_>,
+        endpoint: Option<SocketAddr>,
+    ) -> Result<Connection, Refusal> {
+        let limit = self.worker.settings().timeouts.connect;
+        let connecting = async {
+            let addresses = match (endpoint, place) {
+                (Some(endpoint), _) => vec![endpoint],
+                (None, Place::Name(host, port)) => {
+                    self.worker.resolver.resolve(host, *port).await?
+                }
+                (None, Place::Endpoints(_)) => return Err(Refusal::no_endpoint()),
+            };
+            let (stream, address) = self.open(peer.host, &addresses).await?;
+            let sender = match peer.scheme {
+                Scheme::Http => self.handshake(stream).await?,
+                Scheme::Https => self.handshake(self.secure(peer, stream).await?).await?,
+            };
+            Ok(Connection { sender, address })
+        };
+        tokio::time::timeout(limit, connecting)
+            .await
+            .unwrap_or_else(|_| Err(Refusal::backend_connect("timed out")))
+    }
+
+    /// Opens a TCP connection to the first address that is allowed and answers.
+    async fn open(
+        &self,
+        host: &str,
+        addresses: &[SocketAddr],
+    ) -> Result<(TcpStream, SocketAddr), Refusal> {
+        let policy = &self.worker.settings().backends;
+        let mut last = Refusal::backend_unresolved(host);
+        for &address in addresses {
+            if !policy.allows(address.ip()) {
+                last = Refusal::backend_illegal(host, address);
+                continue;
+            }
+            match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    stream
+                        .set_nodelay(true)
+                        .map_err(|error| connect_failed(&error))?;
+                    return Ok((stream, address));
+                }
+                Err(error) => last = connect_failed(&error),
+            }
+        }
+        Err(last)
+    }
+
+    async fn secure(
+        &self,
+        peer: &Peer<'_>,
+        stream: TcpStream,
+    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Refusal> {
+        let config = match self.config.backend_tls.get(peer.tls) {
+            Some(Ok(config)) => Arc::clone(config),
+            Some(Err(reason)) => return Err(Refusal::backend_tls("not configured").detail(reason)),
+            None => return Err(Refusal::backend_tls("not configured")),
+        };
+        let name = peer
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.server_name.as_deref())
+            .unwrap_or(peer.host);
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        let name = ServerName::try_from(name.to_owned())
+            .map_err(|_| Refusal::backend_tls("server name is invalid"))?;
+        tokio_rustls::TlsConnector::from(config)
+            .connect(name, stream)
+            .await
+            .map_err(|error| Refusal::backend_tls(tls_reason(&error)).detail(error))
+    }
+
+    async fn handshake<S>(&self, stream: S) -> Result<http1::SendRequest<Outgoing>, Refusal>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let head = self.worker.settings().limits.answer_head_bytes;
+        let (sender, connection) = http1::Builder::new()
+            .max_headers(128)
+            .max_header_size(head)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| Refusal::backend_connect("failed").detail(error))?;
+        // The task ends with its connection: when the backend closes it, or when its sender is dropped.
+        tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection to a backend ended");
+            }
+        });
+        Ok(sender)
+    }
+}
+
+fn connect_failed(error: &std::io::Error) -> Refusal {
+    use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
+    let reason = match error.kind() {
+        ConnectionRefused => "refused",
+        TimedOut => "timed out",
+        HostUnreachable | NetworkUnreachable => "unreachable",
+        _ => "failed",
+    };
+    Refusal::backend_connect(reason).detail(error)
+}
+
+fn tls_reason(error: &std::io::Error) -> &'static str {
+    match error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+    {
+        Some(rustls::Error::InvalidCertificate(_)) => "certificate is not trusted",
+        Some(_) => "handshake failed",
+        None => "connection closed",
+    }
+}
+
+/// The request was sent, or a part of it, and no sound answer came.
+fn exchange_failed(error: &hyper::Error) -> Refusal {
+    let reason = if error.is_parse() {
+        "not HTTP"
+    } else if error.is_incomplete_message() {
+        "connection closed before the answer"
+    } else if error.is_user() {
+        "request body failed"
+    } else {
+        "connection failed"
+    };
+    Refusal::backend_answer(reason).detail(error)
+}
+
+// === impl Busy ===
+
+impl Busy {
+    fn new(load: &Load, endpoint: SocketAddr) -> Self {
+        *load.borrow_mut().entry(endpoint).or_default() += 1;
+        Self {
+            load: Rc::clone(load),
+            endpoint,
+        }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let mut load = self.load.borrow_mut();
+        if let Some(count) = load.get_mut(&self.endpoint) {
+            *count -= 1;
+            if *count == 0 {
+                load.remove(&self.endpoint);
+            }
+        }
+    }
+}
+
+/// How long an exchange may take.
+pub(crate) fn deadline(timeout: Duration) -> Instant {
+    Instant::now() + timeout
+}

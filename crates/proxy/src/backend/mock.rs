@@ -1,0 +1,28 @@
+//! The Mock backend (Ref §6.7): a fixed answer, no network.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use paifang_snapshot::wire::MockTarget;
+
+use crate::refusal::Refusal;
+
+/// The answer.
+///
+/// # Errors
+/// [`Refusal::unusable_api`] when status or a header cannot be sent; the compiler lets no such target through.
+pub(crate) fn answer(target: &MockTarget) -> Result<Response<Bytes>, Refusal> {
+    let status = StatusCode::from_u16(target.status)
+        .map_err(|error| Refusal::unusable_api().detail(error))?;
+    let mut response = Response::new(Bytes::copy_from_slice(target.body.as_bytes()));
+    *response.status_mut() = status;
+    for (name, value) in &target.headers {
+        let name: HeaderName = name
+            .parse()
+            .map_err(|error| Refusal::unusable_api().detail(error))?;
+        let value: HeaderValue = value
+            .parse()
+            .map_err(|error| Refusal::unusable_api().detail(error))?;
+        response.headers_mut().append(name, value);
+    }
+    Ok(response)
+}

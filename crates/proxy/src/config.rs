@@ -1,0 +1,112 @@
+//! Everything a worker looks up while a request passes, behind one pointer.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use paifang_model::ObjectName;
+use paifang_snapshot::{
+    table::{Problem, Table},
+    wire::{self, BackendTls, Snapshot, Target},
+};
+use rustls::ClientConfig;
+
+use crate::{backend::tls, keys::Keys};
+
+/// A configuration in service. Immutable; a change makes a new one and swaps the pointer.
+pub struct Config {
+    /// Hosts, groups, routes.
+    pub table: Table,
+    /// Credentials, ready to verify with.
+    pub keys: Arc<Keys>,
+    /// TLS towards backends, by what each asks for. An entry that could not be made says why.
+    pub(crate) backend_tls: HashMap<Option<BackendTls>, Result<Arc<ClientConfig>, String>>,
+    /// Ready endpoints of Services.
+    pub(crate) endpoints: Arc<BTreeMap<(ObjectName, String), Vec<SocketAddr>>>,
+    source: Source,
+}
+
+/// What a configuration was loaded from, so that an unchanged part is not loaded again.
+#[derive(Default)]
+struct Source {
+    apps: Arc<wire::Apps>,
+    credentials: Arc<Vec<wire::Credential>>,
+    certificates: Arc<BTreeMap<ObjectName, wire::Certificate>>,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Serves nothing.
+    pub fn empty() -> Self {
+        Self {
+            table: Table::empty(),
+            keys: Arc::default(),
+            backend_tls: HashMap::new(),
+            endpoints: Arc::default(),
+            source: Source::default(),
+        }
+    }
+
+    /// Loads a snapshot, taking over from `previous` what did not change. What cannot be loaded is reported and either keeps its
+    /// previous version or answers closed.
+    pub fn load(snapshot: &Snapshot, previous: &Self) -> (Self, Vec<Problem>) {
+        let (table, problems) = Table::load(snapshot, &previous.table);
+        let same_keys = *snapshot.apps == *previous.source.apps
+            && *snapshot.credentials == *previous.source.credentials;
+        let keys = if same_keys {
+            Arc::clone(&previous.keys)
+        } else {
+            Arc::new(Keys::load(&snapshot.apps, &snapshot.credentials))
+        };
+        let reusable = *snapshot.certificates == *previous.source.certificates;
+        let config = Self {
+            backend_tls: backend_tls(&table, snapshot, reusable.then_some(previous)),
+            table,
+            keys,
+            endpoints: Arc::clone(&snapshot.endpoints),
+            source: Source {
+                apps: Arc::clone(&snapshot.apps),
+                credentials: Arc::clone(&snapshot.credentials),
+                certificates: Arc::clone(&snapshot.certificates),
+            },
+        };
+        (config, problems)
+    }
+}
+
+/// One TLS client configuration for each way of verifying that some backend asks for. `reuse` holds those of the previous
+/// configuration when no certificate changed, so that sessions go on being resumed.
+fn backend_tls(
+    table: &Table,
+    snapshot: &Snapshot,
+    reuse: Option<&Config>,
+) -> HashMap<Option<BackendTls>, Result<Arc<ClientConfig>, String>> {
+    let mut made = HashMap::new();
+    for route in table.groups().flat_map(|group| group.routes()) {
+        let Some(wanted) = wanted_tls(&route.backend.target) else {
+            continue;
+        };
+        if made.contains_key(wanted) {
+            continue;
+        }
+        let kept = reuse.and_then(|config| config.backend_tls.get(wanted).cloned());
+        let config =
+            kept.unwrap_or_else(|| tls::client_config(wanted.as_ref(), &snapshot.certificates));
+        made.insert(wanted.clone(), config);
+    }
+    made
+}
+
+/// What a target asks of TLS; `None` when it does not use it.
+fn wanted_tls(target: &Target) -> Option<&Option<BackendTls>> {
+    match target {
+        Target::Http(http) if http.address.scheme == paifang_model::Scheme::Https => {
+            Some(&http.tls)
+        }
+        Target::Vpc(vpc) if vpc.scheme == paifang_model::Scheme::Https => Some(&vpc.tls),
+        _ => None,
+    }
+}

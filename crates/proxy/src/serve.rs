@@ -1,0 +1,375 @@
+//! One request, phase by phase.
+
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use paifang_model::{HostPattern, Protocol};
+use paifang_signing::Scratch;
+use paifang_snapshot::{
+    table::{Captures, Network},
+    wire::{Auth, Target},
+};
+
+use crate::{
+    authenticate::{self, Identity},
+    backend::{self, Exchange, Load, Pool, Resolver},
+    body::{Body, Fault, Limited, Outgoing, collect},
+    clean::{
+        head::{self, Cleaned},
+        wire::REFUSED_METHOD,
+    },
+    config::Config,
+    locate,
+    map::{self, Inputs},
+    nonce::Nonces,
+    record::{Observe, Record, RequestId},
+    refusal::Refusal,
+    respond,
+    settings::Settings,
+};
+
+/// What all workers of a process share.
+pub struct Shared {
+    /// The configuration in service. Whoever publishes swaps it; a request loads it once.
+    pub config: ArcSwap<Config>,
+    /// Nonces seen.
+    pub nonces: Nonces,
+    /// Fixed at start.
+    pub settings: Settings,
+    /// The origin of durations.
+    pub started: Instant,
+}
+
+/// One thread's share of the work: its own pool of backend connections, its own buffers.
+pub struct Worker {
+    shared: Arc<Shared>,
+    pub(crate) pool: Rc<Pool>,
+    pub(crate) resolver: Resolver,
+    pub(crate) load: Load,
+    scratch: RefCell<Scratch>,
+    observer: Rc<dyn Observe>,
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub struct Client {
+    /// The client's end.
+    pub peer: SocketAddr,
+    /// Which listener it came in on.
+    pub network: Network,
+    /// TLS, if the connection has it.
+    pub tls: Option<ClientTls>,
+    /// Why [`crate::clean::wire::Wire`] refused what arrived, set before the request it concerns is handed on.
+    pub refused: RefCell<Option<Refusal>>,
+}
+
+/// What the handshake settled.
+#[derive(Debug)]
+pub struct ClientTls {
+    /// The bound domain whose certificate and client CA were used; absent for the default certificate.
+    pub domain: Option<HostPattern>,
+    /// Subject of the verified client certificate, as `X-Client-S-Dn` carries it.
+    pub subject: Option<HeaderValue>,
+}
+
+/// An answer on its way out, before the headers every answer has.
+pub(crate) enum Answer {
+    /// Of a backend.
+    Backend(Response<Incoming>, crate::backend::Lease, Instant),
+    /// Of the gateway: a Mock's, or a redirect.
+    Own(Response<Bytes>),
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// Serves nothing yet.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            config: ArcSwap::from_pointee(Config::empty()),
+            nonces: Nonces::new(settings.limits.nonces),
+            settings,
+            started: Instant::now(),
+        }
+    }
+}
+
+// === impl Worker ===
+
+impl Worker {
+    /// A worker for the current thread. `observer` is told of every request that is over.
+    pub fn new(shared: Arc<Shared>, observer: Rc<dyn Observe>) -> Rc<Self> {
+        let limits = &shared.settings.limits;
+        let pool = Pool::new(
+            limits.idle_per_backend,
+            shared.settings.timeouts.backend_idle,
+        );
+        Rc::new(Self {
+            pool: Rc::new(pool),
+            resolver: Resolver::default(),
+            load: Load::default(),
+            scratch: RefCell::new(Scratch::new()),
+            observer,
+            shared,
+        })
+    }
+
+    /// Closes idle connections that waited too long; to be called every few seconds.
+    pub fn sweep(&self) {
+        self.pool.sweep();
+    }
+
+    /// Idle connections to backends.
+    pub fn idle_connections(&self) -> usize {
+        self.pool.len()
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    /// Answers a request. There always is an answer.
+    ///
+    /// # Errors
+    /// None: the type is what the HTTP library asks for.
+    pub async fn serve(
+        self: Rc<Self>,
+        client: Rc<Client>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        let mut record = Record::begin(&client, &request);
+        let via_sub_domain = &mut false;
+        let answer = self
+            .answer(&client, request, &mut record, via_sub_domain)
+            .await;
+        Ok(respond::respond(
+            answer,
+            record,
+            *via_sub_domain,
+            Rc::clone(&self.observer),
+            self.settings(),
+        ))
+    }
+
+    async fn answer(
+        &self,
+        client: &Client,
+        request: Request<Incoming>,
+        record: &mut Record,
+        via_sub_domain: &mut bool,
+    ) -> Result<Answer, Refusal> {
+        let (parts, incoming) = request.into_parts();
+        if parts.method.as_str() == REFUSED_METHOD {
+            let refused = client.refused.borrow_mut().take();
+            return Err(refused.unwrap_or_else(|| Refusal::request_line("malformed")));
+        }
+        let now = Now::read(&self.shared);
+        let config = self.shared.config.load_full();
+
+        let cleaned = head::clean(&parts)?;
+        record.host = Some(cleaned.host.clone().into_owned());
+        let mut captures = Captures::new();
+        let bound = locate::bind(&config.table, client, &cleaned, &now)?;
+        *via_sub_domain = bound.on_public_sub_domain();
+        record.group = Some(Arc::clone(bound.group()));
+        if bound.redirects(client) {
+            return respond::redirect(&cleaned);
+        }
+        bound.check_connection(client, &cleaned)?;
+        let mut located = bound.route(&cleaned, &mut captures)?;
+        record.group = Some(Arc::clone(located.group()));
+        record.route = Some(Arc::clone(located.route));
+        located.check_protocol(protocol(client, &cleaned), client)?;
+        located.check_limits()?;
+
+        let api = &*located.route.api;
+        let limits = &self.shared.settings.limits;
+        let declared = map::declared_length(&cleaned)?;
+        if declared.is_some_and(|length| length > limits.body_bytes) {
+            return Err(Refusal::body_too_large());
+        }
+        let (whole, stream) = if needs_whole_body(&cleaned, api, &incoming) {
+            let reading = collect(incoming, limits.body_bytes);
+            let whole = tokio::time::timeout(self.shared.settings.timeouts.body, reading)
+                .await
+                .unwrap_or_else(|_| Err(Refusal::request_timeout()));
+            (
+                Some(
+                    whole
+                        .map_err(|refusal| client.refused.borrow_mut().take().unwrap_or(refusal))?,
+                ),
+                None,
+            )
+        } else {
+            (None, Some(incoming))
+        };
+
+        let identity = match &api.auth {
+            Auth::Anonymous => Identity::Anonymous,
+            Auth::App(rules) => {
+                let request = authenticate::Request {
+                    cleaned: &cleaned,
+                    headers: &parts.headers,
+                    method: parts.method.as_str(),
+                    body: whole.as_deref(),
+                };
+                let mut scratch = self.scratch.borrow_mut();
+                authenticate::authenticate(
+                    &request,
+                    rules,
+                    &config.keys,
+                    &self.shared.nonces,
+                    &now,
+                    &mut scratch,
+                )?
+            }
+        };
+        record.caller = identity.caller().cloned();
+        let permit = identity.authorise(&located, &now)?;
+
+        let mapped = map::map(&Inputs {
+            worker: self,
+            client,
+            cleaned: &cleaned,
+            headers: &parts.headers,
+            captures: &captures,
+            located: &located,
+            permit: &permit,
+            whole: whole.as_ref(),
+            record,
+            now: &now,
+        })?;
+        match &*located.route.backend.target {
+            Target::Mock(target) => return backend::mock::answer(target).map(Answer::Own),
+            Target::Unavailable { reason } => return Err(Refusal::unusable_api().detail(reason)),
+            Target::Http(_) | Target::Vpc(_) => {}
+        }
+        let route = Arc::clone(located.route);
+        drop(located);
+        drop(cleaned);
+
+        let fault = Fault::default();
+        let body = match (mapped.body.clone(), whole, stream) {
+            (Some(body), ..) | (None, Some(body), _) => Outgoing::Whole(body),
+            (None, None, Some(stream)) if hyper::body::Body::is_end_stream(&stream) => {
+                Outgoing::Empty
+            }
+            (None, None, Some(stream)) => {
+                Outgoing::Stream(Limited::new(stream, limits.body_bytes, fault.clone()))
+            }
+            (None, None, None) => Outgoing::Empty,
+        };
+        let request = mapped.into_request(parts, body)?;
+        let exchange = Exchange {
+            worker: self,
+            config: &config,
+            backend: &route.backend,
+            deadline: backend::deadline(api_timeout(&route)),
+            fault,
+        };
+        let (response, lease) = backend::ask(&exchange, request, record)
+            .await
+            .map_err(|refusal| client.refused.borrow_mut().take().unwrap_or(refusal))?;
+        Ok(Answer::Backend(response, lease, exchange.deadline))
+    }
+}
+
+fn api_timeout(route: &paifang_snapshot::table::Route) -> Duration {
+    route.api.timeout
+}
+
+/// The protocol a request uses, as an Api lists it.
+fn protocol(client: &Client, cleaned: &Cleaned<'_>) -> Protocol {
+    let upgrade = cleaned.known.upgrade.map(HeaderValue::as_bytes);
+    if upgrade.is_some_and(|value| value.eq_ignore_ascii_case(b"websocket")) {
+        Protocol::Websocket
+    } else if client.tls.is_some() {
+        Protocol::Https
+    } else {
+        Protocol::Http
+    }
+}
+
+/// A form whose fields are signed or mapped, or a body whose digest was sent.
+fn needs_whole_body(
+    cleaned: &Cleaned<'_>,
+    api: &paifang_snapshot::table::Api,
+    incoming: &Incoming,
+) -> bool {
+    if hyper::body::Body::is_end_stream(incoming) {
+        return false;
+    }
+    let signed = matches!(api.auth, Auth::App(_)) && cleaned.known.key.is_some();
+    let form = map::is_form(cleaned);
+    let mapped = form && map::maps_form(api);
+    mapped || (form && signed) || (signed && cleaned.known.content_md5.is_some())
+}
+
+/// The instant a request is judged at.
+pub(crate) struct Now {
+    pub(crate) wall: SystemTime,
+    /// Milliseconds since the epoch.
+    pub(crate) unix_ms: i64,
+    /// Nanoseconds since the process began.
+    pub(crate) monotonic_ns: u64,
+}
+
+impl Now {
+    fn read(shared: &Shared) -> Self {
+        let wall = SystemTime::now();
+        let unix = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let elapsed = shared.started.elapsed();
+        Self {
+            wall,
+            unix_ms: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX),
+            monotonic_ns: u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// The UTC day, counted from the epoch.
+    pub(crate) fn day(&self) -> u32 {
+        u32::try_from(self.unix_ms / 86_400_000).unwrap_or(0)
+    }
+
+    /// Seconds of a clock that does not go back.
+    pub(crate) fn monotonic_s(&self) -> u64 {
+        self.monotonic_ns / 1_000_000_000
+    }
+}
+
+impl Record {
+    fn begin(client: &Client, request: &Request<Incoming>) -> Self {
+        Self {
+            id: RequestId::random(),
+            arrived: SystemTime::now(),
+            started: Instant::now(),
+            peer: client.peer,
+            version: request.version(),
+            tls: client.tls.is_some(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            host: None,
+            group: None,
+            route: None,
+            caller: None,
+            upstream: None,
+            attempts: 0,
+            dispatched: None,
+            answered: None,
+            status: StatusCode::OK,
+            refusal: None,
+            sent_bytes: 0,
+            cut: false,
+        }
+    }
+}
