@@ -3,18 +3,32 @@
 //! No clock, no I/O, no logging and no cryptography: whatever must be fetched or checked outside comes in as an argument. A mistake
 //! of a user is part of the answer, never an error. Same input, same bytes out, in whatever order the objects were gathered.
 
+mod apps;
+mod certificates;
+mod claims;
 mod compile;
+mod domains;
+mod grants;
+mod groups;
+mod ids;
 mod inputs;
 mod memory;
+mod parse;
+mod releases;
+mod routes;
+mod services;
 mod settings;
+mod settle;
+mod target;
 mod verdict;
 
-pub use compile::{Compiled, SecretKind, SecretToMake, compile};
+pub use apps::{SecretKind, SecretToMake};
+pub use compile::{Compiled, Compiler, compile};
 pub use inputs::{
     GrantFrom, GrantTo, Object, ObjectId, Objects, ReferenceGrant, Secret, Service, ServicePort,
     Written,
 };
-pub use memory::{Accepted, ApiMemory, Memory, MemoryKey, Release};
+pub use memory::{Accepted, ApiMemory, Memory, MemoryKey, Release, Served};
 pub use settings::{AddressPolicy, CertificateFacts, Limits, Settings};
 pub use verdict::{
     ApiStatus, AppStatus, BackendFailure, BackendServiceStatus, BackendStageStatus, Condition,

@@ -66,7 +66,17 @@ pub struct ApiMemory {
     pub stages: BTreeMap<Stage, Option<u64>>,
     /// What each stage last served.
     #[serde(default)]
-    pub serving: BTreeMap<Stage, u64>,
+    pub serving: BTreeMap<Stage, Served>,
+}
+
+/// What a stage last served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Served {
+    /// Number of the release.
+    pub release: u64,
+    /// Whether it still does: what it asks of its group is kept for it then.
+    pub on: bool,
 }
 
 /// An immutable copy of a valid draft.

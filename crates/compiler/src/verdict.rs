@@ -132,6 +132,8 @@ reasons! {
     InvalidJsonSchema => Accepted,
     /// A field that cannot be changed was changed.
     Immutable => Accepted,
+    /// A stage with `deletionPolicy: Block` that published Apis use was removed.
+    StageInUse => Accepted,
     /// A domain that the platform team's settings do not allow here.
     DomainNotAllowed => Accepted,
     /// The group has as many Apis or domains as it may.

@@ -1,0 +1,227 @@
+//! Certificates, keys and CAs from Secrets, checked, with the last good material behind them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use paifang_model::{ObjectName, Redacted};
+use paifang_snapshot::wire::{Certificate, Group, Target};
+
+use crate::{CertificateFacts, Memory, Objects, Problem, Reason, Secret, Settings};
+
+/// What a Secret is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Use {
+    /// `tls.crt` and `tls.key`.
+    Pair,
+    /// `ca.crt`.
+    Ca,
+}
+
+/// What is known of a Secret for one use.
+#[derive(Debug, Clone)]
+pub(crate) struct Judged {
+    /// The material to use: the Secret's, or the last good one.
+    material: Option<Certificate>,
+    /// Facts about that material.
+    pub(crate) facts: CertificateFacts,
+    /// What is wrong with the Secret.
+    fault: Option<Fault>,
+}
+
+#[derive(Debug, Clone)]
+struct Fault {
+    reason: Reason,
+    message: String,
+    fix: &'static str,
+}
+
+/// Judges each Secret once per use.
+pub(crate) struct Certificates<'a> {
+    objects: &'a Objects,
+    memory: &'a Memory,
+    settings: &'a Settings,
+    judged: BTreeMap<(ObjectName, Use), Judged>,
+}
+
+// === impl Judged ===
+
+impl Judged {
+    /// Whether there is something to use.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.material.is_some()
+    }
+
+    /// What is wrong, as a problem of `field`.
+    pub(crate) fn problem(&self, field: &str) -> Option<Problem> {
+        let fault = self.fault.as_ref()?;
+        let goes_on = if self.is_usable() {
+            "; the last good one goes on"
+        } else {
+            ""
+        };
+        let message = format!("{}{goes_on}", fault.message);
+        Some(Problem::new(field, fault.reason, message, fault.fix))
+    }
+}
+
+// === impl Certificates ===
+
+impl<'a> Certificates<'a> {
+    pub(crate) fn new(objects: &'a Objects, memory: &'a Memory, settings: &'a Settings) -> Self {
+        Self {
+            objects,
+            memory,
+            settings,
+            judged: BTreeMap::new(),
+        }
+    }
+
+    /// What is known of the Secret `name` for this use.
+    pub(crate) fn judge(&mut self, name: &ObjectName, usage: Use) -> &Judged {
+        let key = (name.clone(), usage);
+        if !self.judged.contains_key(&key) {
+            let judged = self.look(name, usage);
+            self.judged.insert(key.clone(), judged);
+        }
+        &self.judged[&key]
+    }
+
+    fn look(&self, name: &ObjectName, usage: Use) -> Judged {
+        let fault = match self.read(name, usage) {
+            Ok((material, facts)) => {
+                return Judged {
+                    material: Some(material),
+                    facts,
+                    fault: None,
+                };
+            }
+            Err(fault) => fault,
+        };
+        let last = self.memory.certificates.get(name);
+        let last = last.and_then(|last| part(last, usage));
+        let facts = last
+            .as_ref()
+            .and_then(|last| (self.settings.check_certificate)(last).ok());
+        Judged {
+            material: last,
+            facts: facts.unwrap_or_default(),
+            fault: Some(fault),
+        }
+    }
+
+    fn read(
+        &self,
+        name: &ObjectName,
+        usage: Use,
+    ) -> Result<(Certificate, CertificateFacts), Fault> {
+        let secret = self.objects.secrets.get(name).ok_or_else(|| Fault {
+            reason: Reason::SecretNotFound,
+            message: format!("there is no Secret {name}"),
+            fix: "create it",
+        })?;
+        let pem = |key: &str| self.pem(name, secret, key);
+        let material = match usage {
+            Use::Pair => Certificate {
+                chain: Some(pem("tls.crt")?),
+                key: Some(Redacted::new(pem("tls.key")?)),
+                ca: None,
+            },
+            Use::Ca => Certificate {
+                ca: Some(pem("ca.crt")?),
+                ..Certificate::default()
+            },
+        };
+        let facts = (self.settings.check_certificate)(&material).map_err(|why| Fault {
+            reason: Reason::SecretInvalid,
+            message: format!("Secret {name}: {why}"),
+            fix: "put a certificate and its own key there",
+        })?;
+        Ok((material, facts))
+    }
+
+    fn pem(&self, name: &ObjectName, secret: &Secret, key: &str) -> Result<String, Fault> {
+        let invalid = |message: String, fix: &'static str| Fault {
+            reason: Reason::SecretInvalid,
+            message,
+            fix,
+        };
+        let data = secret
+            .data
+            .get(key)
+            .map(|data| data.expose())
+            .filter(|data| !data.is_empty())
+            .ok_or_else(|| {
+                let message = format!("Secret {name} has nothing under `{key}`");
+                invalid(message, "put the PEM text there")
+            })?;
+        let most = self.settings.limits.pem_bytes;
+        if data.len() > most {
+            let message = format!("`{key}` of Secret {name} has more than {most} bytes");
+            return Err(invalid(message, "remove what is not needed"));
+        }
+        String::from_utf8(data.clone()).map_err(|_| {
+            let message = format!("`{key}` of Secret {name} is not text");
+            invalid(message, "put the PEM text there")
+        })
+    }
+
+    /// The material that `groups` refer to, by Secret.
+    pub(crate) fn collect<'g>(
+        mut self,
+        groups: impl Iterator<Item = &'g Group>,
+    ) -> BTreeMap<ObjectName, Certificate> {
+        let mut used = BTreeSet::new();
+        for group in groups {
+            for tls in group
+                .domains
+                .iter()
+                .filter_map(|domain| domain.tls.as_ref())
+            {
+                used.insert((&tls.certificate, Use::Pair));
+                used.extend(tls.client_ca.as_ref().map(|ca| (ca, Use::Ca)));
+            }
+            for backend in &group.backends {
+                let tls = match &backend.target {
+                    Target::Http(http) => http.tls.as_ref(),
+                    Target::Vpc(vpc) => vpc.tls.as_ref(),
+                    Target::Mock(_) | Target::Unavailable { .. } => None,
+                };
+                let Some(tls) = tls else { continue };
+                used.extend(tls.ca.as_ref().map(|ca| (ca, Use::Ca)));
+                used.extend(
+                    tls.client_certificate
+                        .as_ref()
+                        .map(|pair| (pair, Use::Pair)),
+                );
+            }
+        }
+        let mut collected: BTreeMap<ObjectName, Certificate> = BTreeMap::new();
+        for (name, usage) in used {
+            let Some(material) = self.judge(name, usage).material.clone() else {
+                continue;
+            };
+            let entry = collected.entry(name.clone()).or_default();
+            entry.chain = entry.chain.take().or(material.chain);
+            entry.key = entry.key.take().or(material.key);
+            entry.ca = entry.ca.take().or(material.ca);
+        }
+        collected
+    }
+}
+
+/// What of `last` serves this use.
+fn part(last: &Arc<Certificate>, usage: Use) -> Option<Certificate> {
+    match usage {
+        Use::Pair => Some(Certificate {
+            chain: Some(last.chain.clone()?),
+            key: Some(last.key.clone()?),
+            ca: None,
+        }),
+        Use::Ca => Some(Certificate {
+            ca: Some(last.ca.clone()?),
+            ..Certificate::default()
+        }),
+    }
+}
