@@ -67,3 +67,23 @@ fn plain(description: &str) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_loses_links_and_references_only() {
+        let written = "What [`Api`] is (Ref §7.1), (really) and `x` (Ref §6).";
+        assert_eq!(plain(written), "What `Api` is, (really) and `x`.");
+        assert_eq!(plain("unclosed (Ref §7"), "unclosed (Ref §7");
+    }
+
+    #[test]
+    fn no_schema_is_nullable_or_has_a_format_that_kubernetes_does_not_know() {
+        let text = serde_json::to_string(&definitions()).unwrap();
+        assert!(!text.contains("nullable"));
+        assert!(!text.contains("uint"));
+        assert!(!text.contains("(Ref §"));
+    }
+}

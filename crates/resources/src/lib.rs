@@ -6,6 +6,11 @@
 //!
 //! Timestamps are Kubernetes' own [`Time`]: RFC 3339, to the second. Conditions are Kubernetes' own [`Condition`].
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "each printer column of #[kube] has a type of its own, which clippy takes for a repetition"
+)]
+
 mod api;
 mod api_group;
 mod app;

@@ -5,6 +5,11 @@
 //! a text of 32 KB is nothing to read. Transition rules (`oldSelf`) need two objects and so an API server; they are
 //! not tried here.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails as the test does"
+)]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,

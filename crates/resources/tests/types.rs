@@ -1,5 +1,10 @@
 //! The types against their own schema: nothing a user writes is lost, and both give the same defaults.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails as the test does"
+)]
+
 use std::{fs, path::Path};
 
 use paifang_resources::{
