@@ -291,20 +291,15 @@ fn load_entry(
     }
     let source = Arc::downgrade(content);
     let before = previous.and_then(|entry| entry.group.as_ref());
-    let loaded = Digest::of(content).and_then(|digest| match before {
+    let digest = Digest::of(content);
+    let loaded = match before {
         Some(before) if before.digest == digest => Ok(Arc::clone(before)),
         _ => {
             let counters = before.map(|group| Arc::clone(&group.counters));
-            lower::group(
-                name,
-                content,
-                digest,
-                counters.unwrap_or_default(),
-                interner,
-            )
-            .map(Arc::new)
+            let counters = counters.unwrap_or_default();
+            lower::group(name, content, digest, counters, interner).map(Arc::new)
         }
-    });
+    };
     match loaded {
         Ok(group) => Entry {
             problems: Arc::clone(&group.problems),

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub const FORMAT: u32 = 1;
 
 /// Everything about one API group but secrets.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Group {
     /// [`FORMAT`] of the writer.
@@ -49,7 +49,7 @@ pub struct Group {
 }
 
 /// The automatic host names of a group, without port (Ref §8.1).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SubDomain {
     /// `<group id>.<suffix>`, on the public listeners; absent when switched off.
@@ -61,7 +61,7 @@ pub struct SubDomain {
 }
 
 /// A bound domain.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Domain {
     /// The DomainBinding object.
@@ -79,7 +79,7 @@ pub struct Domain {
 }
 
 /// TLS of a bound domain.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DomainTls {
     /// Secret with certificate chain and key: a key of the published certificates.
@@ -93,7 +93,7 @@ pub struct DomainTls {
 }
 
 /// One release of an Api, as the gateway needs it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Api {
     /// The Api object.
@@ -129,7 +129,7 @@ pub struct Api {
 }
 
 /// What a call of an Api does (Ref §7.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ApiKind {
     /// An ordinary call.
     Common,
@@ -142,7 +142,7 @@ pub enum ApiKind {
 }
 
 /// The three request modes (Ref §4.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Mode {
     /// Declared parameters are checked and mapped, others dropped.
     Mapping,
@@ -153,7 +153,7 @@ pub enum Mode {
 }
 
 /// How the body is read (Ref §4.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum BodyFormat {
     /// A URL-encoded body is a set of parameters; any other body is forwarded.
     Form,
@@ -162,7 +162,7 @@ pub enum BodyFormat {
 }
 
 /// A declared parameter.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Parameter {
     /// The name callers use. Header names compare without case.
@@ -191,7 +191,7 @@ pub struct Parameter {
 }
 
 /// What the value of a parameter must satisfy, each rule when present, in this order (Ref §4.4).
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Rules {
     /// One of these; empty means any.
@@ -228,7 +228,7 @@ pub enum Number {
 }
 
 /// Who may call an Api.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "type")]
 pub enum Auth {
     /// Everybody.
@@ -238,7 +238,7 @@ pub enum Auth {
 }
 
 /// How an App proves who it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AppAuth {
     /// Where an AppCode is accepted.
@@ -252,7 +252,7 @@ pub struct AppAuth {
 }
 
 /// Where an AppCode is accepted (Ref §2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AppCode {
     /// Nowhere.
     Disabled,
@@ -263,7 +263,7 @@ pub enum AppCode {
 }
 
 /// What the backend is asked.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Dispatch {
     /// Method; absent when the request's is kept (also for an Api of method `ANY`).
@@ -286,7 +286,7 @@ pub struct Dispatch {
 }
 
 /// The `Content-Type` sent to the backend (Ref §4.7).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ContentType {
     /// `application/x-www-form-urlencoded; charset=UTF-8` for a form the gateway wrote, else the client's.
     Default,
@@ -297,7 +297,7 @@ pub enum ContentType {
 }
 
 /// A fixed value added for the backend, invisible to the caller (Ref §4.5).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Constant {
     /// Name at the backend.
     pub name: String,
@@ -308,7 +308,7 @@ pub struct Constant {
 }
 
 /// A value of the gateway's added for the backend (Ref §4.6).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct System {
     /// Which value.
     pub from: SystemParameter,
@@ -319,7 +319,7 @@ pub struct System {
 }
 
 /// A release in service: Api × stage × backend.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Route {
     /// The stage.
@@ -433,7 +433,7 @@ pub struct MockTarget {
 }
 
 /// App × Api × stage, until a time (Ref §1.1).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Grant {
     /// The App.
@@ -537,6 +537,16 @@ pub struct Snapshot {
     /// Ready endpoints of the Services that VPC backends name: (Service, port as written) → addresses. In a cluster the gateway
     /// fills this from EndpointSlices itself.
     pub endpoints: std::sync::Arc<BTreeMap<(ObjectName, String), Vec<std::net::SocketAddr>>>,
+}
+
+impl std::hash::Hash for Number {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        std::mem::discriminant(self).hash(state);
+        match self {
+            Self::Integer(number) => number.hash(state),
+            Self::Real(number) => number.to_bits().hash(state),
+        }
+    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

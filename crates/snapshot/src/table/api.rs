@@ -66,7 +66,7 @@ pub struct Api {
     /// The `Content-Type` sent to the backend; a custom one is a well-formed header value.
     pub content_type: wire::ContentType,
     /// Values of the gateway's added for the backend.
-    pub system: Box<[System]>,
+    pub system: Arc<[System]>,
 }
 
 /// A declared parameter, see [`wire::Parameter`]. Names of headers are well-formed and in lower case.
@@ -94,7 +94,7 @@ pub struct Parameter {
 }
 
 /// A fixed value added for the backend. A header's name is well-formed and in lower case, its value well-formed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Constant {
     /// Name at the backend.
     pub name: Arc<str>,
@@ -105,7 +105,7 @@ pub struct Constant {
 }
 
 /// A value of the gateway's added for the backend. A header's name is well-formed and in lower case.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct System {
     /// Which value.
     pub from: SystemParameter,

@@ -14,7 +14,7 @@ use hashbrown::HashTable;
 use paifang_model::ParameterType;
 
 use super::{
-    api::Backend,
+    api::{Backend, Constant, System},
     pattern::{Pattern, compile_pattern},
     rules::{Check, Range},
     schema::{Schema, compile_schema},
@@ -41,6 +41,8 @@ pub(super) struct Interner<'l> {
     lineage: &'l mut Lineage,
     texts: HashSet<Arc<str>, RandomState>,
     checks: HashTable<Arc<Check>>,
+    constants: HashSet<Arc<[Constant]>, RandomState>,
+    systems: HashSet<Arc<[System]>, RandomState>,
     /// Compiling something too large takes long; once is enough.
     bad_patterns: HashMap<Box<str>, String, RandomState>,
     bad_schemas: HashMap<Box<str>, String, RandomState>,
@@ -89,18 +91,23 @@ impl<'l> Interner<'l> {
             lineage,
             texts: HashSet::default(),
             checks: HashTable::new(),
+            constants: HashSet::default(),
+            systems: HashSet::default(),
             bad_patterns: HashMap::default(),
             bad_schemas: HashMap::default(),
         }
     }
 
     pub(super) fn text(&mut self, text: &str) -> Arc<str> {
-        if let Some(known) = self.texts.get(text) {
-            return Arc::clone(known);
-        }
-        let new: Arc<str> = text.into();
-        self.texts.insert(Arc::clone(&new));
-        new
+        shared(&mut self.texts, text)
+    }
+
+    pub(super) fn constants(&mut self, constants: &[Constant]) -> Arc<[Constant]> {
+        shared(&mut self.constants, constants)
+    }
+
+    pub(super) fn systems(&mut self, systems: &[System]) -> Arc<[System]> {
+        shared(&mut self.systems, systems)
     }
 
     pub(super) fn backend(&mut self, label: &str, target: &wire::Target) -> Arc<Backend> {
@@ -134,10 +141,10 @@ impl<'l> Interner<'l> {
                 .map(|it| self.schema(it))
                 .transpose()?,
         };
-        Ok(Some(self.shared(check)))
+        Ok(Some(self.shared_check(check)))
     }
 
-    fn shared(&mut self, check: Check) -> Arc<Check> {
+    fn shared_check(&mut self, check: Check) -> Arc<Check> {
         let hasher = &self.lineage.hasher;
         let hash = hash(hasher, &check);
         let entry = self.checks.entry(
@@ -165,6 +172,20 @@ impl<'l> Interner<'l> {
             || compile_schema(text).map_err(|error| error.to_string()),
         )
     }
+}
+
+/// The one copy of `value`.
+fn shared<T>(known: &mut HashSet<Arc<T>, RandomState>, value: &T) -> Arc<T>
+where
+    T: ?Sized + Eq + Hash,
+    Arc<T>: for<'v> From<&'v T>,
+{
+    if let Some(known) = known.get(value) {
+        return Arc::clone(known);
+    }
+    let new: Arc<T> = value.into();
+    known.insert(Arc::clone(&new));
+    new
 }
 
 /// What `text` compiles to, compiled once.

@@ -171,7 +171,8 @@ struct Routing<'w, 'i, 'l> {
     keys: HashMap<&'w ObjectName, u32, RandomState>,
     /// By position in [`wire::Group::apis`], when a route needs it.
     apis: Vec<Option<Lowered>>,
-    backends: Vec<Arc<Backend>>,
+    /// By position in [`wire::Group::backends`]; or why it cannot be used.
+    backends: Vec<Result<Arc<Backend>, String>>,
     routes: Vec<Arc<Route>>,
     tries: Vec<TrieBuilder<'w>>,
     problems: Vec<Problem>,
@@ -210,7 +211,10 @@ impl<'w, 'i, 'l> Routing<'w, 'i, 'l> {
             backends: content
                 .backends
                 .iter()
-                .map(|it| interner.backend(&it.label, &it.target))
+                .map(|it| {
+                    let target = &it.target;
+                    check_target(target).map(|()| interner.backend(&it.label, target))
+                })
                 .collect(),
             interner,
             routes: Vec::with_capacity(content.routes.len()),
@@ -320,11 +324,9 @@ impl<'w, 'i, 'l> Routing<'w, 'i, 'l> {
         };
         let backend = usize::try_from(route.backend)
             .ok()
-            .and_then(|at| self.backends.get(at));
-        let ready = own.and_then(|own| match backend {
-            Some(backend) => Ok((own, Arc::clone(backend))),
-            None => Err(format!("its backend, number {}, is missing", route.backend)),
-        });
+            .and_then(|at| self.backends.get(at).cloned())
+            .unwrap_or_else(|| Err(format!("backend number {} is missing", route.backend)));
+        let ready = own.and_then(|own| Ok((own, backend?)));
         if let Err(reason) = &ready {
             let stage = &route.stage;
             self.problem(
@@ -351,6 +353,34 @@ impl<'w, 'i, 'l> Routing<'w, 'i, 'l> {
     }
 }
 
+/// What could not be put on the wire.
+fn check_target(target: &wire::Target) -> Result<(), String> {
+    let host = match target {
+        wire::Target::Http(http) => http.host.as_deref(),
+        wire::Target::Vpc(vpc) => Some(&*vpc.host),
+        wire::Target::Mock(mock) => return check_mock(mock),
+        wire::Target::Unavailable { .. } => None,
+    };
+    match host {
+        Some(host) if host.is_empty() || !header::is_value(host) => {
+            Err("its backend's host is not a header value".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_mock(mock: &wire::MockTarget) -> Result<(), String> {
+    if !(200..=599).contains(&mock.status) {
+        return Err(format!("its mock status {} is not 200 to 599", mock.status));
+    }
+    let bad =
+        |(name, value): &&(String, String)| !header::is_name(name) || !header::is_value(value);
+    match mock.headers.iter().find(bad) {
+        Some((name, _)) => Err(format!("its mock header `{name}` cannot be sent")),
+        None => Ok(()),
+    }
+}
+
 /// Everything of an Api but what stage variables may change.
 fn api(wire: &wire::Api, interner: &mut Interner<'_>) -> Result<Api, String> {
     let parameters = wire
@@ -366,7 +396,7 @@ fn api(wire: &wire::Api, interner: &mut Interner<'_>) -> Result<Api, String> {
         .system
         .iter()
         .map(|it| system(it, interner))
-        .collect::<Result<_, _>>()?;
+        .collect::<Result<Vec<_>, _>>()?;
     if let wire::ContentType::Custom(value) = &wire.dispatch.content_type
         && (value.is_empty() || !header::is_value(value))
     {
@@ -374,7 +404,7 @@ fn api(wire: &wire::Api, interner: &mut Interner<'_>) -> Result<Api, String> {
     }
     Ok(Api {
         parameters,
-        system,
+        system: interner.systems(&system),
         content_type: wire.dispatch.content_type.clone(),
         ..bare(wire)
     })
@@ -402,7 +432,7 @@ fn bare(wire: &wire::Api) -> Api {
         backend_method: wire.dispatch.method,
         timeout: Duration::from_millis(wire.dispatch.timeout_ms.max(1).into()),
         content_type: wire::ContentType::Default,
-        system: Box::default(),
+        system: Arc::default(),
     }
 }
 
@@ -464,11 +494,7 @@ fn added(
         }
     };
     Ok(Added {
-        constants: if constants.is_empty() {
-            Arc::default()
-        } else {
-            constants.into()
-        },
+        constants: interner.constants(&constants),
         backend_path,
     })
 }

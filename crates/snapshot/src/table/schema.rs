@@ -218,7 +218,15 @@ impl<'s> Expansion<'s> {
         }
         self.sizes.insert(address, None);
         let referred = self.reference(members)?;
-        let size = self.sum(members.values())?.saturating_add(referred);
+        // What the root defines is looked at where it is referred to. Elsewhere the word could be the name of a property.
+        let skipped =
+            |name: &str| matches!(name, "definitions" | "$defs") && std::ptr::eq(value, self.root);
+        let parts: Vec<&Value> = members
+            .iter()
+            .filter(|(name, _)| !skipped(name))
+            .map(|(_, part)| part)
+            .collect();
+        let size = self.sum(parts.into_iter())?.saturating_add(referred);
         let size = size.saturating_add(1);
         self.sizes.insert(address, Some(size));
         self.depth -= 1;
@@ -342,7 +350,7 @@ mod tests {
             r##"{"allOf": [{"$ref": "#"}]}"##,
             r##"{"properties": {"next": {"$ref": "#"}}}"##,
             r##"{"x": [{"$ref": "#/x"}]}"##,
-            r##"{"definitions": {"a": {"$ref": "#/definitions/b"}, "b": {"$ref": "#/definitions/a"}}}"##,
+            r##"{"$ref": "#/definitions/a", "definitions": {"a": {"$ref": "#/definitions/b"}, "b": {"$ref": "#/definitions/a"}}}"##,
         ] {
             assert!(
                 matches!(refused(recursive), Error::Recursive(_)),
