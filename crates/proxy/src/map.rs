@@ -731,11 +731,10 @@ impl Mapped {
             Some(fresh) => fresh,
             None => {
                 let mut headers = parts.headers;
-                head::strip_hop_by_hop(&mut headers);
+                head::strip_hop_by_hop(&mut headers, &[header::EXPECT]);
                 if self.headers.aliases {
                     head::strip_aliases(&mut headers);
                 }
-                headers.remove(header::EXPECT);
                 headers
             }
         };

@@ -56,6 +56,11 @@ macro_rules! codes {
                 StatusCode::from_u16(status).expect("every code is listed with a valid status")
             }
 
+            /// What it means, in a sentence.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$code => $doc,)* }
+            }
+
             /// Whose fault it is.
             pub const fn fault(self) -> Fault {
                 match self { $(Self::$code => Fault::$fault,)* }

@@ -106,10 +106,8 @@ fn message(text: &str) -> HeaderValue {
 
 /// Removes what concerned the hop to the backend, and what only the gateway may say.
 fn own_headers_only(headers: &mut HeaderMap) {
-    head::strip_hop_by_hop(headers);
-    for name in [REQUEST_ID, ERROR_CODE, ERROR_MESSAGE] {
-        headers.remove(name);
-    }
+    const OURS: [HeaderName; 3] = [REQUEST_ID, ERROR_CODE, ERROR_MESSAGE];
+    head::strip_hop_by_hop(headers, &OURS);
 }
 
 /// Plain HTTP on a domain that wants HTTPS: `301` where the method survives it, else `308` (RFC 9110 §15.4).

@@ -370,31 +370,41 @@ fn imitates_managed(name: &str) -> bool {
         )
 }
 
-/// Fields of one hop only (RFC 9110 §7.6.1), and those a caller may not send a backend in the gateway's name.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-];
-
-/// Removes the fields of one hop, those that `Connection` names, and imitations of ours.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if let Some(connection) = headers.get(header::CONNECTION) {
-        let plain = connection.as_bytes().eq_ignore_ascii_case(b"keep-alive")
-            || connection.as_bytes().eq_ignore_ascii_case(b"close");
-        if !plain {
-            strip_named(headers);
-        }
+/// Removes the fields of one hop (RFC 9110 §7.6.1), those that `Connection` names, and those in `also`. One pass finds what is there:
+/// an ordinary head has one or none of them.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap, also: &[HeaderName]) {
+    let named = headers
+        .get(header::CONNECTION)
+        .is_some_and(|value| !is_plain_connection(value.as_bytes()));
+    if named {
+        strip_named(headers);
     }
-    for name in &HOP_BY_HOP {
+    while let Some(name) = headers
+        .keys()
+        .find(|&name| is_hop_by_hop(name.as_str()) || also.contains(name))
+        .cloned()
+    {
         headers.remove(name);
     }
-    headers.remove(header::UPGRADE);
+}
+
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+fn is_plain_connection(value: &[u8]) -> bool {
+    value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close")
 }
 
 fn strip_named(headers: &mut HeaderMap) {
@@ -561,7 +571,7 @@ mod tests {
                 HeaderValue::from_static(value),
             );
         }
-        strip_hop_by_hop(&mut headers);
+        strip_hop_by_hop(&mut headers, &[]);
         strip_aliases(&mut headers);
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();

@@ -1,6 +1,6 @@
 //! A worker in memory: real bytes in, real bytes out, a backend on loopback that records what it is asked.
 
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::{
     cell::RefCell, collections::BTreeMap, net::SocketAddr, rc::Rc, sync::Arc, time::Duration,
