@@ -63,7 +63,7 @@ pub(super) fn group(
 
 fn check_readable(name: &ObjectName, content: &wire::Group) -> Result<(), String> {
     let (own, found) = (wire::FORMAT, content.format);
-    if found == 0 || (found != own && found + 1 != own) {
+    if found == 0 || (found != own && found.checked_add(1) != Some(own)) {
         return Err(format!(
             "it is published in format {found}, and this gateway reads {own} and the one before"
         ));
