@@ -1,0 +1,495 @@
+//! The gateway as a whole: its start, its configuration, its end.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use arc_swap::ArcSwap;
+use paifang_model::ObjectName;
+use paifang_proxy::{Config, Shared};
+use paifang_runtime::{
+    admin::{Admin, Page, Pages},
+    metrics::Metrics,
+    readiness::{Hold, Readiness},
+};
+use paifang_snapshot::wire::{self, Snapshot};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+
+use crate::{
+    access_log::Writer,
+    dump,
+    listen::{self, Addresses},
+    metrics::{self, ConfigMetrics, MOST_CERTIFICATES, Totals},
+    settings::{Drain, Settings},
+    tls::{self, TlsTable, certificate::CertificateFacts},
+    worker::{Common, Ended, Phase, Start},
+};
+
+/// How long a load waits for requests to let go of the configuration it replaced, so that it is freed here and not by a worker.
+const LET_GO: Duration = Duration::from_millis(20);
+
+/// A running gateway. Dropping it ends it at once; [`Gateway::drain`] ends it well.
+pub struct Gateway {
+    common: Arc<Common>,
+    addresses: Addresses,
+    workers: Vec<thread::JoinHandle<Ended>>,
+    writer: Option<Writer>,
+    control: Control,
+    loading: Mutex<Loading>,
+    in_service: Arc<Mutex<dump::InService>>,
+    metrics: ConfigMetrics,
+    admin: Option<Admin>,
+}
+
+/// What a load needs to know of the ones before.
+struct Loading {
+    /// Given up with the first configuration.
+    unready: Option<Hold>,
+    /// Configurations that some request still holds.
+    retired: Vec<Arc<Config>>,
+}
+
+/// Ends a gateway from any thread. Clones end the same one.
+#[derive(Clone)]
+pub struct Control(Arc<Ending>);
+
+struct Ending {
+    phase: watch::Sender<Phase>,
+    readiness: Readiness,
+    drain: Drain,
+    begun: AtomicBool,
+    hold: Mutex<Option<Hold>>,
+}
+
+/// What became of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// Names the content that is in service now: equal content has equal versions, in every process. Secrets do not count.
+    pub version: String,
+    /// What could not be loaded, and what serves instead.
+    pub problems: Vec<Problem>,
+}
+
+/// Something published that could not be loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The ApiGroup object.
+    pub group: ObjectName,
+    /// The Api that answers closed, if it is one.
+    pub api: Option<ObjectName>,
+    /// The Secret that cannot be used, if it is one.
+    pub certificate: Option<ObjectName>,
+    /// For people: what is wrong, and what is done about it. Never a secret.
+    pub message: String,
+}
+
+/// How a gateway ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were cut because they took too long.
+    pub cut: usize,
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Binds every listener, then starts. Nothing is served before the first [`Gateway::apply`]: every request is answered that its
+    /// host is unknown, and `/readyz` says no.
+    ///
+    /// # Errors
+    /// When an address cannot be used, in one plain sentence that names listener and address; when the default certificate or the
+    /// access log cannot be used; when the system gives no threads.
+    pub fn start(settings: Settings) -> anyhow::Result<Self> {
+        let table = TlsTable::new(settings.default_certificate.as_ref());
+        let table = table
+            .map_err(|error| anyhow::anyhow!("the default certificate cannot be used: {error}"))?;
+        let (sockets, admin, addresses) = listen::bind(&settings)?;
+        let writer = Writer::start(&settings.access_log)?;
+
+        let readiness = Readiness::new();
+        let unready = readiness.hold("the first configuration is not loaded");
+        let (phase, _) = watch::channel(Phase::Serving);
+        let control = Control(Arc::new(Ending {
+            phase,
+            readiness: readiness.clone(),
+            drain: settings.drain,
+            begun: AtomicBool::new(false),
+            hold: Mutex::default(),
+        }));
+        let common = Arc::new(Common {
+            proxy: Arc::new(Shared::new(settings.proxy.clone())),
+            tls: ArcSwap::from_pointee(table),
+            settings,
+            open: Default::default(),
+        });
+
+        let registry = Metrics::new("paifang", env!("CARGO_PKG_VERSION"));
+        let totals = Totals::new(sockets.len());
+        let proxy = Arc::clone(&common.proxy);
+        let metrics = metrics::register(&registry, Arc::clone(&totals), move || proxy.nonces.len());
+        let in_service = Arc::<Mutex<dump::InService>>::default();
+        let admin = match admin {
+            Some(listener) => {
+                let pages = pages(readiness, registry, &common, &in_service);
+                Some(Admin::serve(listener, pages)?)
+            }
+            None => None,
+        };
+
+        let mut workers = Vec::new();
+        for (number, sockets) in sockets.into_iter().enumerate() {
+            let start = Start {
+                number,
+                sockets,
+                common: Arc::clone(&common),
+                phase: control.0.phase.subscribe(),
+                tally: totals.tally(number),
+                pen: writer.as_ref().map(Writer::pen),
+            };
+            workers.push(start.spawn()?);
+        }
+        tracing::info!(
+            http = addresses.http.map(tracing::field::display),
+            https = addresses.https.map(tracing::field::display),
+            internal = addresses.internal.map(tracing::field::display),
+            admin = addresses.admin.map(tracing::field::display),
+            workers = workers.len(),
+            "listening"
+        );
+        Ok(Self {
+            common,
+            addresses,
+            workers,
+            writer,
+            control,
+            loading: Mutex::new(Loading {
+                unready: Some(unready),
+                retired: Vec::new(),
+            }),
+            in_service,
+            metrics,
+            admin,
+        })
+    }
+
+    /// Where it listens: the real ports, where port 0 was asked for.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Where the admin port is.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
+    /// Serves `snapshot` from now on. Loads on the calling thread, then swaps; requests that are under way end with what they began
+    /// with. What cannot be loaded is reported and keeps its previous version or answers closed; everything else is served. The
+    /// first one makes the gateway ready.
+    pub fn apply(&self, snapshot: &Snapshot) -> Applied {
+        let started = Instant::now();
+        let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let previous = self.common.proxy.config.load_full();
+        let (config, table_problems) = Config::load(snapshot, &previous);
+        let (tls, tls_problems) = TlsTable::load(snapshot, &self.common.tls.load());
+        let applied = Applied {
+            version: version(&config, snapshot),
+            problems: problems(table_problems, tls_problems),
+        };
+
+        // Certificates first: a host that is known can be connected to.
+        self.common.tls.store(Arc::new(tls));
+        self.common.proxy.config.store(Arc::new(config));
+        loading.unready = None;
+        self.note(&applied, snapshot);
+        tracing::info!(
+            version = applied.version,
+            problems = applied.problems.len(),
+            groups = snapshot.groups.len(),
+            took_ms = started.elapsed().as_millis() as u64,
+            "configuration in service"
+        );
+        loading.retire(previous);
+        applied
+    }
+
+    /// For metrics and the dump.
+    fn note(&self, applied: &Applied, snapshot: &Snapshot) {
+        let config = self.common.proxy.config.load_full();
+        let metrics = &self.metrics;
+        let result = if applied.problems.is_empty() {
+            "ok"
+        } else {
+            "failed"
+        };
+        metrics.loads.get_or_create(&[("result", result)]).inc();
+        metrics.version.clear();
+        metrics
+            .version
+            .get_or_create(&[("version", applied.version.clone())])
+            .set(1);
+        metrics.groups.set(count(config.table.groups().count()));
+        metrics.routes.set(count(
+            config
+                .table
+                .groups()
+                .map(|group| group.routes().count())
+                .sum(),
+        ));
+        metrics.problems.set(count(applied.problems.len()));
+        metrics.certificate_ends.clear();
+        let tls = self.common.tls.load();
+        for (host, bound) in tls.bounds().take(MOST_CERTIFICATES) {
+            let ends = metrics
+                .certificate_ends
+                .get_or_create(&[("domain", host.to_string())]);
+            ends.set(bound.not_after_ms.div_euclid(1_000));
+        }
+        let mut in_service = self
+            .in_service
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *in_service = dump::InService {
+            version: applied.version.clone(),
+            since: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default(),
+            apps: snapshot.apps.apps.len(),
+            problems: applied.problems.clone(),
+        };
+    }
+
+    /// A hand to end it with while another thread waits.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Ends it well: [`Control::drain`], then waits until every worker has ended and the access log is written.
+    pub fn drain(self) -> Drained {
+        self.control.drain();
+        self.wait()
+    }
+
+    /// Waits until it was ended by its [`Control`].
+    pub fn wait(mut self) -> Drained {
+        let mut drained = Drained { cut: 0 };
+        for worker in std::mem::take(&mut self.workers) {
+            match worker.join() {
+                Ok(ended) => drained.cut += ended.cut,
+                Err(_) => tracing::error!("a worker had ended by a panic"),
+            }
+        }
+        if let Some(writer) = self.writer.take() {
+            writer.finish();
+        }
+        drained
+    }
+
+    /// Whether PEM material can be used, and what it says. Only the parts that are present are checked.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with what to do about it: what cannot be read, a chain out of order, a key that does not
+    /// belong to the leaf. Never shows key material.
+    pub fn check_certificate(certificate: &wire::Certificate) -> Result<CertificateFacts, String> {
+        tls::certificate::check(certificate)
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.control.force();
+        for worker in std::mem::take(&mut self.workers) {
+            let _ = worker.join();
+        }
+        if let Some(writer) = self.writer.take() {
+            writer.finish();
+        }
+    }
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway")
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
+    }
+}
+
+fn pages(
+    readiness: Readiness,
+    registry: Metrics,
+    common: &Arc<Common>,
+    in_service: &Arc<Mutex<dump::InService>>,
+) -> Pages {
+    let (common, in_service) = (Arc::clone(common), Arc::clone(in_service));
+    Pages::standard(readiness, registry).with(
+        "/config",
+        "the configuration in service as JSON, without secrets",
+        move || {
+            let in_service = in_service
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            let config = common.proxy.config.load_full();
+            Page::json(dump::dump(
+                &config.table,
+                &common.tls.load_full(),
+                &in_service,
+            ))
+        },
+    )
+}
+
+fn problems(
+    table: Vec<paifang_snapshot::table::Problem>,
+    tls: Vec<tls::TlsProblem>,
+) -> Vec<Problem> {
+    let table = table.into_iter().map(|problem| Problem {
+        group: problem.group,
+        api: problem.api,
+        certificate: None,
+        message: problem.message,
+    });
+    let tls = tls.into_iter().map(|problem| Problem {
+        group: problem.group,
+        api: None,
+        certificate: Some(problem.certificate),
+        message: problem.message,
+    });
+    table.chain(tls).collect()
+}
+
+/// The first 96 bits of a hash over what is in service. Groups bring digests of their own; of certificates the public part counts, of
+/// credentials all but the secret.
+fn version(config: &Config, snapshot: &Snapshot) -> String {
+    let mut hash = Sha256::new();
+    let mut add = |text: &str| {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text.as_bytes());
+    };
+    for group in config.table.groups() {
+        add(&group.name.to_string());
+        add(&group.digest.to_string());
+    }
+    for app in &snapshot.apps.apps {
+        add(&format!("{} {} {}", app.name, app.id, app.disabled));
+    }
+    for credential in snapshot.credentials.iter() {
+        let wire::Credential {
+            app,
+            name,
+            not_before_ms,
+            expires_at_ms,
+            proof,
+        } = credential;
+        let kind = match proof {
+            wire::Proof::KeyPair { app_key, .. } => app_key,
+            wire::Proof::AppCode { .. } => "",
+        };
+        add(&format!(
+            "{app} {name} {not_before_ms:?} {expires_at_ms:?} {kind}"
+        ));
+    }
+    for (name, certificate) in snapshot.certificates.iter() {
+        add(&name.to_string());
+        add(certificate.chain.as_deref().unwrap_or_default());
+        add(certificate.ca.as_deref().unwrap_or_default());
+    }
+    for ((service, port), addresses) in snapshot.endpoints.iter() {
+        add(&format!("{service} {port} {addresses:?}"));
+    }
+    let hash = hash.finalize();
+    hash.iter()
+        .take(12)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+fn count(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+// === impl Loading ===
+
+impl Loading {
+    /// Frees configurations that no request holds any more; gives the newest a moment, as requests are short.
+    fn retire(&mut self, replaced: Arc<Config>) {
+        self.retired.push(replaced);
+        let until = Instant::now() + LET_GO;
+        loop {
+            self.retired.retain(|config| Arc::strong_count(config) > 1);
+            if self.retired.is_empty() || Instant::now() >= until {
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+// === impl Control ===
+
+impl Control {
+    /// Begins to end: says that no more traffic is wanted; after the lame-duck time accepts no more, tells clients to go, lets requests
+    /// end, and cuts what is left at the deadline. Returns at once. A second call changes nothing.
+    pub fn drain(&self) {
+        let ending = Arc::clone(&self.0);
+        if ending.begun.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let hold = ending.readiness.hold("draining");
+        *ending.hold.lock().unwrap_or_else(PoisonError::into_inner) = Some(hold);
+        tracing::info!(
+            lame_duck_s = ending.drain.lame_duck.as_secs_f64(),
+            deadline_s = ending.drain.deadline.as_secs_f64(),
+            "draining"
+        );
+        if ending.drain.lame_duck.is_zero() {
+            return ending.leave();
+        }
+        let later = Arc::clone(&ending);
+        let spawned = thread::Builder::new()
+            .name("drain".to_owned())
+            .spawn(move || {
+                thread::sleep(later.drain.lame_duck);
+                later.leave();
+            });
+        if spawned.is_err() {
+            ending.leave();
+        }
+    }
+
+    /// Ends now: connections are cut.
+    pub fn force(&self) {
+        self.0.phase.send_replace(Phase::Forced);
+    }
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control")
+            .field("phase", &*self.0.phase.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Ending ===
+
+impl Ending {
+    fn leave(&self) {
+        let until = Instant::now() + self.drain.deadline;
+        self.phase.send_if_modified(|phase| {
+            let serving = *phase == Phase::Serving;
+            if serving {
+                *phase = Phase::Draining { until };
+            }
+            serving
+        });
+    }
+}
