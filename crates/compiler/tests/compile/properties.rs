@@ -32,7 +32,7 @@ kind: Api
 metadata: {{name: a{at}, namespace: demo}}
 spec:
   groupRef: {{name: g{at}}}
-  request: {{method: GET, path: "/a/[x]", parameters: [{{name: x, in: Path}}, {{name: y, in: Query, pattern: "^a$"}}]}}
+  request: {{method: GET, path: "/a/[x]", parameters: [{{name: x, in: Path}}, {{name: q, in: Query, pattern: "^a$"}}]}}
   backend: {{serviceRef: {{name: b{at}}}, path: "/#v#/[x]"}}
   stages: {{RELEASE: {{}}}}
 ---
@@ -160,7 +160,7 @@ proptest! {
         let part = if touched.starts_with("Secret") { "stringData" } else { "spec" };
         let mut found = Vec::new();
         places(&document[part], &format!("/{part}"), &mut found);
-        *document.pointer_mut(place.get(&found)).unwrap() = value.clone();
+        *document.pointer_mut(place.get(found.as_slice()).as_str()).unwrap() = value.clone();
         let compiled = entries(&compile(&gather(&documents), &memory, &settings()));
         for at in (0..8).filter(|at| *at != 3) {
             for kind in ["g", "a", "b", "p", "z", "d", "s"] {

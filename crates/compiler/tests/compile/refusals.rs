@@ -77,7 +77,7 @@ spec:
     method: GET
     path: /a/[x]
     parameters:
-    - {name: x, in: Path, backend: {name: y}}
+    - {name: x, in: Path, backend: {name: "y"}}
     - {name: q, in: Query, type: Int, minimum: 1, maximum: 9, default: "3"}
     - {name: h, in: Header, minLength: 1, maxLength: 9, pattern: "^a", enum: [a, ab]}
     - {name: f, in: Form, jsonSchema: "{}"}

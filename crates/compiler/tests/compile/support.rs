@@ -135,13 +135,12 @@ fn service(document: &Value) -> Service {
         external_name: spec["externalName"].as_str().map(str::to_owned),
         ports: ports
             .iter()
-            .map(|port| ServicePort {
-                name: port["name"].as_str().map(str::to_owned),
-                number: port["port"]
-                    .as_u64()
-                    .and_then(|it| it.try_into().ok())
-                    .unwrap(),
-                ready: ready(&port["ready"]),
+            .filter_map(|port| {
+                Some(ServicePort {
+                    name: port["name"].as_str().map(str::to_owned),
+                    number: port["port"].as_u64()?.try_into().ok()?,
+                    ready: ready(&port["ready"]),
+                })
             })
             .collect(),
     }
@@ -150,7 +149,7 @@ fn service(document: &Value) -> Service {
 fn ready(value: &Value) -> Vec<SocketAddr> {
     let list = value.as_array().cloned().unwrap_or_default();
     list.iter()
-        .map(|it| it.as_str().unwrap().parse().unwrap())
+        .filter_map(|it| it.as_str()?.parse().ok())
         .collect()
 }
 
