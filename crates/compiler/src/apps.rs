@@ -261,6 +261,7 @@ impl Apps {
             mut problems,
             to_make,
         } = app;
+        let is_edit_refused = !problems.is_empty();
         problems.extend(
             proofs
                 .iter()
@@ -272,7 +273,12 @@ impl Apps {
             app_id: id,
             credentials: Vec::new(),
         };
-        let is_in_force = in_force.is_some();
+        // A credential that cannot be used leaves the rest of the edit in force.
+        let effect = if is_edit_refused {
+            effect(in_force.is_some())
+        } else {
+            ""
+        };
         if let Some(InForce { spec, model }) = in_force {
             self.to_make.extend(to_make);
             self.names.insert(name.clone());
@@ -301,7 +307,7 @@ impl Apps {
             let accepted = keep(before, object.uid.clone(), spec, claims);
             self.memory.insert(name.clone(), accepted);
         }
-        let verdict = Verdict::judge(problems, effect(is_in_force), &[], Status::App(status));
+        let verdict = Verdict::judge(problems, effect, &[], Status::App(status));
         self.verdicts.push((name.clone(), verdict));
     }
 }

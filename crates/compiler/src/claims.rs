@@ -81,9 +81,9 @@ pub(crate) fn settle<K: Eq + Hash + Clone>(entries: &[Entry<K>], limit: usize) -
         }
     }
     board.settle_movers(entries);
-    for at in 0..entries.len() {
+    for (at, entry) in entries.iter().enumerate() {
         if board.outcomes[at].is_none() {
-            board.settle_last(at, &entries[at]);
+            board.settle_last(at, entry);
         }
     }
     board

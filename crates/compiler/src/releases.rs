@@ -213,9 +213,10 @@ impl ApiState<'_> {
         ))
     }
 
-    /// What to say beside a refusal of the draft.
+    /// What to say beside a refusal of the draft. A draft that is only in somebody's way is not refused.
     pub(crate) fn effect(&self) -> String {
         match self.releases.last() {
+            _ if self.problems.is_empty() => String::new(),
             Some(newest) => format!(
                 "Release {} stays the newest, and the stages go on as they were",
                 newest.number

@@ -524,3 +524,72 @@ fn sentences<'a>(problems: impl Iterator<Item = &'a Problem>, effect: &str) -> S
     }
     said.join(". ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(verdict: &Verdict) -> Vec<String> {
+        let line =
+            |it: &Condition| format!("{}={} {}", it.kind.as_str(), it.status.as_str(), it.reason);
+        verdict.conditions.iter().map(line).collect()
+    }
+
+    fn verdict(reasons: &[Reason]) -> Verdict {
+        let problem = |reason: &Reason| Problem::new("spec.a", *reason, "is wrong", "mend it");
+        let problems = reasons.iter().map(problem).collect();
+        Verdict::judge(problems, "", &[], Status::Authorization)
+    }
+
+    #[test]
+    fn ready_waits_for_the_gateways() {
+        let mut good = verdict(&[]);
+        assert_eq!(shown(&good)[3], "Ready=Unknown Pending");
+        good.programmed(true, "3 of 3 gateways");
+        assert_eq!(
+            shown(&good)[2..],
+            ["Programmed=True Programmed", "Ready=True Ready"]
+        );
+        good.programmed(false, "2 of 3 gateways");
+        assert_eq!(
+            shown(&good)[2..],
+            ["Programmed=False Pending", "Ready=False Pending"]
+        );
+    }
+
+    #[test]
+    fn a_problem_shows_in_its_condition_and_in_ready() {
+        let rows = [
+            (Reason::InvalidPath, "Accepted=False InvalidPath", 0, 4),
+            (
+                Reason::SecretNotFound,
+                "ResolvedRefs=False SecretNotFound",
+                1,
+                4,
+            ),
+            (Reason::Conflicted, "Accepted=False Conflicted", 0, 5),
+            (
+                Reason::BackendStageMissing,
+                "PartiallyInvalid=True BackendStageMissing",
+                4,
+                5,
+            ),
+        ];
+        for (reason, expected, at, count) in rows {
+            let mut verdict = verdict(&[reason]);
+            verdict.programmed(true, "");
+            let conditions = shown(&verdict);
+            assert_eq!(conditions[at], expected);
+            assert_eq!(conditions[3], format!("Ready=False {reason}"));
+            assert_eq!(conditions.len(), count, "{conditions:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_bounded() {
+        let many = verdict(&[Reason::Required; 12]);
+        let message = &many.conditions[0].message;
+        assert_eq!(message.matches("is wrong").count(), 10);
+        assert!(message.ends_with("and 2 more"), "{message}");
+    }
+}

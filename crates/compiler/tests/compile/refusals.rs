@@ -127,6 +127,9 @@ const D: &str = "DomainBinding demo/d";
 /// Object, place below its spec, new value (null removes), reason, field.
 type Row = (&'static str, &'static str, Value, Reason, &'static str);
 
+/// A list of so many.
+type Many<'m> = &'m dyn Fn(usize, &dyn Fn(usize) -> Value) -> Value;
+
 #[allow(clippy::enum_glob_use)]
 fn rows() -> Vec<Row> {
     use Reason::*;
@@ -756,10 +759,7 @@ fn other_backends() -> Vec<Row> {
 }
 
 #[allow(clippy::enum_glob_use)]
-fn apis(
-    long: &dyn Fn(usize) -> Value,
-    many: &dyn Fn(usize, &dyn Fn(usize) -> Value) -> Value,
-) -> Vec<Row> {
+fn apis(long: &dyn Fn(usize) -> Value, many: Many<'_>) -> Vec<Row> {
     use Reason::*;
     vec![
         (
@@ -1280,10 +1280,7 @@ fn apis(
 }
 
 #[allow(clippy::enum_glob_use)]
-fn parameters(
-    long: &dyn Fn(usize) -> Value,
-    many: &dyn Fn(usize, &dyn Fn(usize) -> Value) -> Value,
-) -> Vec<Row> {
+fn parameters(long: &dyn Fn(usize) -> Value, many: Many<'_>) -> Vec<Row> {
     use Reason::*;
     vec![
         (
