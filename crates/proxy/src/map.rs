@@ -76,6 +76,15 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-ca-request-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const CLIENT_SUBJECT: HeaderName = HeaderName::from_static("x-client-s-dn");
+/// What [`Output::set_own`] says, whatever an Api adds under these names.
+const OWN: [HeaderName; 6] = [
+    HOST,
+    FORWARDED_FOR,
+    FORWARDED_PROTO,
+    REQUEST_ID,
+    header::VIA,
+    CLIENT_SUBJECT,
+];
 const VIA: HeaderValue = HeaderValue::from_static("1.1 paifang");
 const FORM_TYPE: HeaderValue =
     HeaderValue::from_static("application/x-www-form-urlencoded; charset=UTF-8");
@@ -463,6 +472,7 @@ impl<'r> Output<'r> {
             self.plan.remove.push(AUTHORIZATION);
         }
         self.plan.remove.push(CLIENT_SUBJECT);
+        self.plan.set.retain(|(name, _)| !OWN.contains(name));
         let host = host(&inputs.located.route.backend.target);
         self.plan.set.push((
             HOST,
