@@ -43,6 +43,16 @@ pub(crate) fn decide(
     published: &Published<'_>,
 ) -> Grants {
     let mut grants = Grants::default();
+    let mut by_group: ByGroup<'_> = BTreeMap::new();
+    for (&(api, stage), &group) in published {
+        by_group.entry((group, stage)).or_default().push(api);
+    }
+    let scene = Scene {
+        objects,
+        groups,
+        published,
+        by_group: &by_group,
+    };
     for (name, object) in &objects.authorizations {
         let before = recall(&memory.authorizations, name, object.uid.as_deref());
         let (in_force, mut problems) = settle(object, before, settings, |spec, check| {
@@ -52,7 +62,7 @@ pub(crate) fn decide(
         let is_in_force = in_force.is_some();
         if let Some(in_force) = in_force {
             let model = &in_force.model;
-            let opened = opened(name, model, objects, groups, published, &mut problems);
+            let opened = scene.opened(name, model, &mut problems);
             let known = known_apps(model, apps, &mut problems);
             grants.add(name, model, &opened, &known);
             let accepted = keep(before, object.uid.clone(), in_force.spec, BTreeSet::new());
@@ -64,58 +74,86 @@ pub(crate) fn decide(
     grants
 }
 
-/// Groups and Apis that are opened; no Api means every one of the group. An Api that is not published needs no grant.
-fn opened<'m>(
-    name: &ObjectName,
-    model: &'m Authorization,
-    objects: &Objects,
-    groups: &Groups<'_>,
-    published: &Published<'m>,
-    problems: &mut Vec<Problem>,
-) -> Vec<(usize, Option<&'m ObjectName>)> {
-    match &model.opens {
-        Opens::Apis(apis) => {
-            let mut opened = Vec::new();
-            for (at, api) in apis.iter().enumerate() {
-                if !objects.apis.contains_key(api) {
+/// The Apis that a group publishes in a stage.
+type ByGroup<'s> = BTreeMap<(usize, &'s Stage), Vec<&'s ObjectName>>;
+
+/// What Authorizations are looked up in.
+struct Scene<'s, 'a> {
+    objects: &'s Objects,
+    groups: &'s Groups<'a>,
+    published: &'s Published<'s>,
+    by_group: &'s ByGroup<'s>,
+}
+
+// === impl Scene ===
+
+impl<'s> Scene<'s, '_> {
+    /// Groups and Apis that are opened; no Api means every one of the group. An Api that is not published needs no grant.
+    fn opened<'m>(
+        &self,
+        name: &ObjectName,
+        model: &'m Authorization,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<(usize, Option<&'m ObjectName>)>
+    where
+        's: 'm,
+    {
+        match &model.opens {
+            Opens::Apis(apis) => self.opened_apis(model, apis, problems),
+            Opens::Group(group) => match self.groups.position(group) {
+                Some(at) => self.opened_group(name, group, at, &model.stage),
+                None => {
                     problems.push(Problem::new(
-                        format!("spec.apis[{at}].name"),
-                        Reason::ApiNotFound,
-                        format!("there is no Api {api}"),
+                        "spec.group",
+                        Reason::GroupNotFound,
+                        format!("there is no ApiGroup {group} in force"),
                         "create it, or correct the name",
                     ));
+                    Vec::new()
                 }
-                if let Some(&group) = published.get(&(api, &model.stage)) {
-                    opened.push((group, Some(api)));
-                }
-            }
-            opened
+            },
         }
-        Opens::Group(group) => match groups.position(group) {
-            None => {
+    }
+
+    fn opened_apis<'m>(
+        &self,
+        model: &'m Authorization,
+        apis: &'m [ObjectName],
+        problems: &mut Vec<Problem>,
+    ) -> Vec<(usize, Option<&'m ObjectName>)> {
+        let mut opened = Vec::new();
+        for (at, api) in apis.iter().enumerate() {
+            if !self.objects.apis.contains_key(api) {
                 problems.push(Problem::new(
-                    "spec.group",
-                    Reason::GroupNotFound,
-                    format!("there is no ApiGroup {group} in force"),
+                    format!("spec.apis[{at}].name"),
+                    Reason::ApiNotFound,
+                    format!("there is no Api {api}"),
                     "create it, or correct the name",
                 ));
-                Vec::new()
             }
-            // Where nobody else's Apis can join, all of them are of this namespace.
-            Some(at)
-                if group.namespace == name.namespace
-                    && matches!(groups.entries[at].model.allowed, Allowed::Same) =>
-            {
-                vec![(at, None)]
+            if let Some(&group) = self.published.get(&(api, &model.stage)) {
+                opened.push((group, Some(api)));
             }
-            Some(at) => published
-                .iter()
-                .filter(|((api, stage), group)| {
-                    **group == at && **stage == model.stage && api.namespace == name.namespace
-                })
-                .map(|((api, _), _)| (at, Some(*api)))
-                .collect(),
-        },
+        }
+        opened
+    }
+
+    /// Where nobody else's Apis can join, all of them are of this namespace; elsewhere one by one.
+    fn opened_group(
+        &self,
+        name: &ObjectName,
+        group: &ObjectName,
+        at: usize,
+        stage: &Stage,
+    ) -> Vec<(usize, Option<&'s ObjectName>)> {
+        let allowed = &self.groups.entries[at].model.allowed;
+        if group.namespace == name.namespace && matches!(allowed, Allowed::Same) {
+            return vec![(at, None)];
+        }
+        let apis = self.by_group.get(&(at, stage)).into_iter().flatten();
+        apis.filter(|api| api.namespace == name.namespace)
+            .map(|&api| (at, Some(api)))
+            .collect()
     }
 }
 

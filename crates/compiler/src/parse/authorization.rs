@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use paifang_model::{ObjectName, Stage};
-use paifang_resources::{AuthorizationSpec, NamespacedRef};
+use paifang_resources::{AuthorizationSpec, LocalRef, NamespacedRef};
 
 use super::Check;
 use crate::Reason;
@@ -71,8 +71,8 @@ fn parse_opens(
                     );
                 }
             }
-            let full = |api: &String| ObjectName::new(name.namespace.clone(), api.as_str());
-            Some(Opens::Apis(seen.into_iter().map(full).collect()))
+            let full = |api: &LocalRef| ObjectName::new(name.namespace.clone(), api.name.as_str());
+            Some(Opens::Apis(spec.apis.iter().map(full).collect()))
         }
         _ => {
             check.add(

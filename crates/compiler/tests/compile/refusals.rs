@@ -554,6 +554,13 @@ fn rows() -> Vec<Row> {
         (Z, "/apis", many(101, &|at| json!({"name": format!("a{at}")})), TooMany, "spec.apis"),
         (Z, "/apis/0/name", json!("A"), InvalidValue, "spec.apis[0].name"),
         (Z, "/apis", json!([{"name": "a"}, {"name": "a"}]), Duplicate, "spec.apis[1].name"),
+        (
+            Z,
+            "/apis",
+            json!([{"name": "inline"}, {"name": "a-gone"}]),
+            ApiNotFound,
+            "spec.apis[1].name",
+        ),
         (Z, "/apis/0/name", json!("gone"), ApiNotFound, "spec.apis[0].name"),
         (Z, "/apps", json!([]), Required, "spec.apps"),
         (Z, "/apps", many(101, &|_| json!({"name": "p"})), TooMany, "spec.apps"),
