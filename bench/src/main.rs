@@ -1,2 +1,82 @@
-//! See Cargo.toml.
-fn main() {}
+//! Measures our gateway beside nginx, in the same run on the same machine, and writes `docs/benchmark.md`.
+//!
+//! `cargo run --release -p paifang-bench` runs everything (some minutes); names of scenarios run only those and print the table.
+//! What decides are counts, which do not depend on the machine's mood: instructions per request (callgrind), system calls per
+//! request (strace), bytes per Api. Wall-clock figures are ratios of rounds that alternate.
+//!
+//! Needs nginx, wrk, valgrind and strace; openssl makes the certificate.
+#![expect(
+    clippy::print_stdout,
+    reason = "a command-line tool that prints its table"
+)]
+
+mod folder;
+mod load;
+mod measure;
+mod process;
+mod report;
+mod table;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+use crate::{
+    folder::{Fleet, Site},
+    load::Plan,
+    measure::Bench,
+    report::Report,
+};
+
+const SCENARIOS: [&str; 5] = ["plain", "tls", "call", "routes", "table"];
+
+fn main() -> Result<()> {
+    let asked: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(unknown) = asked
+        .iter()
+        .find(|name| !SCENARIOS.contains(&name.as_str()))
+    {
+        bail!("unknown scenario {unknown}: {}", SCENARIOS.join(", "));
+    }
+    let wanted = |name: &str| asked.is_empty() || asked.iter().any(|it| it == name);
+    let home = PathBuf::from("target/bench");
+    let bench = Bench::new(&home)?;
+    let mut report = Report::default();
+
+    if wanted("table") {
+        report.table = Some(table::measure(100_000)?);
+    }
+    let site = Site::new(&home, bench.upstream_port())?;
+    for (name, tls) in [("plain", false), ("tls", true)] {
+        if wanted(name) {
+            let plan = Plan::plain(tls);
+            report.add(
+                name,
+                bench.nginx(&site, &plan)?,
+                bench.ours(&site.simple()?, &plan)?,
+            );
+            report.ratio(name, bench.throughput(&site, tls)?);
+        }
+    }
+    if wanted("call") {
+        let fleet = Fleet::signed(10_000);
+        let folder = site.fleet("signed", &fleet)?;
+        report.alone("call", bench.ours(&folder, &Plan::signed(&fleet))?);
+    }
+    if wanted("routes") {
+        for count in [100, 100_000] {
+            let fleet = Fleet::open(count);
+            let folder = site.fleet(&format!("open-{count}"), &fleet)?;
+            report.alone(
+                &format!("routes-{count}"),
+                bench.ours(&folder, &Plan::open(&fleet))?,
+            );
+        }
+    }
+    print!("{}", report.text());
+    if asked.is_empty() {
+        std::fs::write("docs/benchmark.md", report.page())?;
+        println!("written: docs/benchmark.md");
+    }
+    Ok(())
+}
