@@ -94,10 +94,10 @@ fn parse(json: &[Vec<u8>]) -> wire::Snapshot {
 fn find(table: &Table, apis: usize, groups: usize, count: usize) {
     let hosts: Vec<String> = (0..groups).map(host).collect();
     let app = AppId::of(&app());
-    // The same few Apis whatever the total: evenly spread.
+    // As many Apis of each shape whatever the total, evenly spread.
     let sample = 64.min(apis);
     let requests: Vec<(&str, String)> = (0..sample)
-        .map(|at| at * (apis / sample))
+        .map(|at| (at * (apis / sample) / 4 * 4 + at % 4).min(apis - 1))
         .map(|at| {
             (
                 &*hosts[at % groups],
