@@ -335,7 +335,8 @@ impl<'s> Locator<'s> {
     /// A stage that its backend service does not have is offline on purpose as often as not; releases are known only where a gateway ran.
     fn severity(&self, reason: Reason) -> Severity {
         match reason {
-            Reason::BackendStageMissing => Severity::Warning,
+            // It is accepted and answers that it is not served.
+            Reason::BackendStageMissing | Reason::BackendNotServed => Severity::Warning,
             Reason::ReleaseNotFound if !self.has_state => Severity::Warning,
             _ => Severity::Error,
         }
