@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::Context,
     time::Duration,
 };
 
@@ -248,22 +248,16 @@ async fn serve_http2(local: &Rc<Local>, stream: TlsStream<TcpStream>, client: Cl
         .http2
         .serve_connection(TokioIo::new(stream), service);
     let enough = Cell::new(false);
-    let watch = async {
-        flights.idle_for(patience.idle).await;
-        enough.set(true);
-    };
-    let mut watch = std::pin::pin!(watch);
-    let mut stuck = std::pin::pin!(flights.stuck_for(patience.stall));
+    let mut watch = std::pin::pin!(flights.watch(patience.idle, patience.stall, &enough));
     let mut serve = std::pin::pin!(drive_until(local, connection, &enough));
     std::future::poll_fn(|cx| {
-        if !enough.get() {
-            let _ = watch.as_mut().poll(cx);
+        // A client that holds all its answers up: nothing but the end of the connection frees them.
+        let stuck = watch.as_mut().poll(cx);
+        if stuck.is_ready() {
+            stuck
+        } else {
+            serve.as_mut().poll(cx)
         }
-        if serve.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        // The client holds answers up; nothing but the end of the connection frees them.
-        stuck.as_mut().poll(cx)
     })
     .await;
 }

@@ -58,36 +58,31 @@ impl Flights {
         self.moves.set(self.moves.get().wrapping_add(1));
     }
 
-    /// Waits until nothing has been under way for `patience`.
-    pub(crate) async fn idle_for(&self, patience: Duration) {
-        self.unmoved_for(patience, |flights| flights.active.get() == 0)
-            .await;
-    }
-
-    /// Waits until, for `patience`, all that is under way are answers, and nothing of them could be sent.
-    pub(crate) async fn stuck_for(&self, patience: Duration) {
-        let stuck = |flights: &Self| {
-            flights.active.get() > 0 && flights.active.get() == flights.held_up.get()
-        };
-        self.unmoved_for(patience, stuck).await;
-    }
-
-    async fn unmoved_for(&self, patience: Duration, state: impl Fn(&Self) -> bool) {
+    /// Watches the connection. Sets `idle` once nothing has been under way for `idle_patience`. Returns once, for `stall_patience`, all
+    /// that is under way are answers, and nothing of them could be sent.
+    pub(crate) async fn watch(
+        &self,
+        idle_patience: Duration,
+        stall_patience: Duration,
+        idle: &Cell<bool>,
+    ) {
         // Looks four times in that time rather than set a timer at each move.
-        let pause = (patience / 4).max(Duration::from_millis(10));
-        let mut since: Option<(u64, Instant)> = None;
+        let pause = (idle_patience.min(stall_patience) / 4).max(Duration::from_millis(10));
+        let (mut moves, mut since) = (self.moves.get(), Instant::now());
         loop {
-            let now = Instant::now();
-            let moves = self.moves.get();
-            since = match since {
-                _ if !state(self) => None,
-                Some((same, at)) if same == moves => Some((same, at)),
-                _ => Some((moves, now)),
-            };
-            if since.is_some_and(|(_, at)| now.duration_since(at) >= patience) {
+            tokio::time::sleep(pause).await;
+            if self.moves.get() != moves {
+                (moves, since) = (self.moves.get(), Instant::now());
+                continue;
+            }
+            let unmoved = since.elapsed();
+            let active = self.active.get();
+            if active == 0 && unmoved >= idle_patience {
+                idle.set(true);
+            }
+            if active > 0 && active == self.held_up.get() && unmoved >= stall_patience {
                 return;
             }
-            tokio::time::sleep(pause).await;
         }
     }
 }
@@ -162,33 +157,46 @@ mod tests {
             .block_on(future)
     }
 
+    /// Whether a connection is found to be idle, and whether stuck, in a time that is long for its patience.
+    async fn watched(flights: &Flights) -> (bool, bool) {
+        let idle = Cell::new(false);
+        let patience = Duration::from_millis(20);
+        let watch = flights.watch(patience, patience, &idle);
+        let stuck = tokio::time::timeout(patience * 10, watch).await.is_ok();
+        (idle.get(), stuck)
+    }
+
     #[test]
     fn a_connection_is_idle_without_flights_and_stuck_with_answers_that_do_not_move() {
         wait(async {
             let flights = Flights::new();
-            flights.idle_for(Duration::from_millis(20)).await;
-            let flight = flights.begin();
-            let patience = Duration::from_millis(20);
-            let long = Duration::from_millis(200);
-            assert!(
-                tokio::time::timeout(long, flights.idle_for(patience))
-                    .await
-                    .is_err()
+            assert_eq!(watched(&flights).await, (true, false));
+            let (first, second) = (flights.begin(), flights.begin());
+            assert_eq!(
+                watched(&flights).await,
+                (false, false),
+                "backends are waited for"
             );
-            assert!(
-                tokio::time::timeout(long, flights.stuck_for(patience))
-                    .await
-                    .is_err()
+            first.answered();
+            assert_eq!(
+                watched(&flights).await,
+                (false, false),
+                "a backend is waited for"
             );
-            flight.answered();
-            flights.stuck_for(patience).await;
-            drop(flight);
-            flights.idle_for(patience).await;
-            assert!(
-                tokio::time::timeout(long, flights.stuck_for(patience))
-                    .await
-                    .is_err()
+            second.answered();
+            assert_eq!(
+                watched(&flights).await,
+                (false, true),
+                "the client is waited for"
             );
+            second.hold_up(false);
+            assert_eq!(
+                watched(&flights).await,
+                (false, false),
+                "a body is waited for"
+            );
+            drop((first, second));
+            assert_eq!(watched(&flights).await, (true, false));
         });
     }
 }

@@ -381,7 +381,8 @@ impl Collector for Collected {
         let out = &mut encoder;
         encode_requests(totals, out)?;
         let codes = || Code::ALL.iter().map(|code| (*code as usize, code.as_str()));
-        let refusals = codes().map(|(at, code)| (code, totals.sum(|worker| &worker.refusals.0[at])));
+        let refusals =
+            codes().map(|(at, code)| (code, totals.sum(|worker| &worker.refusals.0[at])));
         counters(
             out,
             "refusals",

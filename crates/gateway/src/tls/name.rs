@@ -21,7 +21,7 @@ pub(super) fn text(name: &Name) -> String {
         if (0x20..0x7f).contains(&b) {
             out.push(char::from(b));
         } else {
-            let hex = |digit: u8| char::from(b"0123456789ABCDEF"[usize::from(digit & 15)]);
+            let hex = |digit: u8| char::from(b"0123456789abcdef"[usize::from(digit & 15)]);
             out.extend(['\\', hex(b >> 4), hex(b)]);
         }
     }
@@ -39,8 +39,8 @@ mod tests {
         for (common_name, expected) in [
             ("device 7", "CN=device 7"),
             ("a,O=admin", "CN=a\\,O=admin"),
-            ("é", "CN=\\C3\\A9"),
-            ("a\r\nX-Evil: 1", "CN=a\\0D\\0AX-Evil: 1"),
+            ("é", "CN=\\c3\\a9"),
+            ("a\r\nX-Evil: 1", "CN=a\\0d\\0aX-Evil: 1"),
         ] {
             let mut params = CertificateParams::new(Vec::new()).unwrap();
             params.distinguished_name = DistinguishedName::new();
