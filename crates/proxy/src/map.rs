@@ -3,7 +3,10 @@
 //! Values are read decoded, checked, and written again by us, so that the backend sees exactly what was checked. What the mode
 //! forwards untouched stays as it came.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+};
 
 use bytes::Bytes;
 use http::{
@@ -472,6 +475,11 @@ impl<'r> Output<'r> {
             self.plan.remove.push(AUTHORIZATION);
         }
         self.plan.remove.push(CLIENT_SUBJECT);
+        if inputs.cleaned.known.tells_origin && !is_trusted(inputs, peer(inputs)) {
+            let names = inputs.headers.keys();
+            let untrue = names.filter(|name| head::tells_origin(name.as_str()));
+            self.plan.remove.extend(untrue.cloned());
+        }
         self.plan.set.retain(|(name, _)| !OWN.contains(name));
         let host = host(&inputs.located.route.backend.target);
         self.plan.set.push((
@@ -644,46 +652,62 @@ fn host(target: &Target) -> Cow<'_, str> {
     }
 }
 
+fn peer(inputs: &Inputs<'_>) -> IpAddr {
+    inputs.client.peer.ip().to_canonical()
+}
+
+/// Addresses that a trusted peer tells, the nearest last, from all lines: some proxies add one of their own below their client's.
+fn told<'r>(inputs: &Inputs<'r>) -> impl DoubleEndedIterator<Item = &'r str> {
+    let trusted =
+        inputs.cleaned.known.forwarded_for.is_some() && is_trusted(inputs, peer(inputs));
+    let lines = trusted.then(|| inputs.headers.get_all(FORWARDED_FOR).iter());
+    lines
+        .into_iter()
+        .flatten()
+        .flat_map(|line| line.to_str().unwrap_or("unknown").split(','))
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+}
+
 /// The client's address, behind those of the proxies that are trusted to tell it.
 fn forwarded_for(inputs: &Inputs<'_>) -> HeaderValue {
-    let peer = inputs.client.peer.ip().to_canonical();
-    let told = inputs
-        .cleaned
-        .known
-        .forwarded_for
-        .filter(|_| is_trusted(inputs, peer))
-        .and_then(|value| value.to_str().ok());
-    let text = match told {
-        Some(told) => format!("{told}, {peer}"),
-        None => peer.to_string(),
-    };
+    let mut text = String::new();
+    for address in told(inputs) {
+        text.push_str(address);
+        text.push_str(", ");
+    }
+    text.push_str(&peer(inputs).to_string());
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
-fn is_trusted(inputs: &Inputs<'_>, address: std::net::IpAddr) -> bool {
+fn is_trusted(inputs: &Inputs<'_>, address: IpAddr) -> bool {
     let trusted = &inputs.worker.settings().trusted_proxies;
     trusted.iter().any(|network| network.contains(&address))
 }
 
-/// The address of the client itself: the last one that no trusted proxy has.
-fn client_address(inputs: &Inputs<'_>) -> String {
-    let peer = inputs.client.peer.ip().to_canonical();
-    if is_trusted(inputs, peer) {
-        let told = inputs
-            .cleaned
-            .known
-            .forwarded_for
-            .and_then(|value| value.to_str().ok());
-        let first_untrusted = told
-            .into_iter()
-            .flat_map(|text| text.rsplit(','))
-            .filter_map(|text| text.trim().parse::<std::net::IpAddr>().ok())
-            .find(|&address| !is_trusted(inputs, address));
-        if let Some(address) = first_untrusted {
-            return address.to_string();
+/// The address of the client itself: the last one that no trusted proxy has. What is not an address ends the search: whoever wrote it
+/// is not to be believed about what stands before it.
+fn client_address(inputs: &Inputs<'_>) -> IpAddr {
+    let mut nearest = peer(inputs);
+    for item in told(inputs).rev() {
+        let Some(address) = address(item) else {
+            return peer(inputs);
+        };
+        nearest = address;
+        if !is_trusted(inputs, address) {
+            break;
         }
     }
-    peer.to_string()
+    nearest
+}
+
+/// An address, with or without a port.
+fn address(text: &str) -> Option<IpAddr> {
+    let address = match text.parse::<IpAddr>() {
+        Ok(address) => address,
+        Err(_) => text.parse::<SocketAddr>().ok()?.ip(),
+    };
+    Some(address.to_canonical())
 }
 
 fn via(inputs: &Inputs<'_>) -> HeaderValue {
@@ -702,7 +726,7 @@ fn via(inputs: &Inputs<'_>) -> HeaderValue {
 fn system_value(from: SystemParameter, inputs: &Inputs<'_>) -> Option<Cow<'static, str>> {
     let route = inputs.located.route;
     Some(Cow::Owned(match from {
-        SystemParameter::CaClientIp => client_address(inputs),
+        SystemParameter::CaClientIp => client_address(inputs).to_string(),
         SystemParameter::CaDomain => inputs.cleaned.host.to_string(),
         SystemParameter::CaRequestHandleTime => httpdate::fmt_http_date(inputs.now.wall),
         SystemParameter::CaAppId => inputs.permit.caller()?.number.to_string(),

@@ -63,6 +63,8 @@ pub struct Known<'r> {
     pub user_agent: Option<&'r HeaderValue>,
     /// Whether a name that imitates one of ours is present and has to be removed.
     pub aliases: bool,
+    /// Whether a header is present that only a trusted proxy may send, [`tells_origin`].
+    pub tells_origin: bool,
     host: Option<&'r HeaderValue>,
     connection: bool,
 }
@@ -143,6 +145,7 @@ fn survey(headers: &HeaderMap) -> Result<Known<'_>, Refusal> {
             }
             _ => {
                 known.aliases |= imitates_managed(name);
+                known.tells_origin |= tells_origin(name);
                 continue;
             }
         };
@@ -351,9 +354,12 @@ fn remove_dot_segments(path: &str) -> Result<String, Refusal> {
 /// Whether a lower-case header name is one that the gateway sets or relies on: callers may not strip it by `Connection`, nor send
 /// it to a backend as their own.
 pub fn is_managed(name: &str) -> bool {
-    name.starts_with("x-ca-")
-        || name.starts_with("x-forwarded-")
-        || matches!(name, "x-real-ip" | "x-client-s-dn" | "forwarded" | "via")
+    name.starts_with("x-ca-") || tells_origin(name) || matches!(name, "x-client-s-dn" | "via")
+}
+
+/// Whether a lower-case header name says where a request came from: believed of a trusted proxy, removed when anybody else sends it.
+pub fn tells_origin(name: &str) -> bool {
+    name.starts_with("x-forwarded-") || matches!(name, "x-real-ip" | "forwarded")
 }
 
 /// Whether a name equals a managed one once `_` and `.` are read as `-`, as CGI-like backends do.
