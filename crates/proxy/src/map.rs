@@ -18,7 +18,7 @@ use http::{
 use paifang_model::{Location, Method, Stage, SystemParameter};
 use paifang_signing::appcode;
 use paifang_snapshot::{
-    table::{Api, Captures, Parameter, PathPiece},
+    table::{Api, Captures, Parameter, PathPiece, Route},
     wire::{BodyFormat, ContentType, Mode, Target},
 };
 
@@ -264,9 +264,9 @@ impl<'r> Output<'r> {
             }
         }
         if api.mode == Mode::MappingPassthrough {
-            keep_undeclared(&query, Location::Query, api, &mut self.query);
+            keep_undeclared(&query, Location::Query, inputs, &mut self.query);
             if let Some(out) = &mut self.form {
-                keep_undeclared(&form, Location::Form, api, &mut out.text);
+                keep_undeclared(&form, Location::Form, inputs, &mut out.text);
             }
         }
         Ok(())
@@ -329,6 +329,9 @@ impl<'r> Output<'r> {
         match &parameter.default {
             Some(default) => self.put(at, parameter, Cow::Owned(default.to_string())),
             None if parameter.required => Err(Refusal::missing_parameter(&parameter.name)),
+            None if parameter.backend_location == Location::Header => {
+                self.drop_header(&parameter.backend_name)
+            }
             None => Ok(()),
         }
     }
@@ -374,6 +377,12 @@ impl<'r> Output<'r> {
         Ok(())
     }
 
+    /// Nothing is written under this name, so nobody else may write there either.
+    fn drop_header(&mut self, name: &str) -> Result<(), Refusal> {
+        self.plan.remove.push(header_name(name)?);
+        Ok(())
+    }
+
     fn add_constants(&mut self, inputs: &Inputs<'_>) -> Result<(), Refusal> {
         for constant in &*inputs.located.route.constants {
             self.add(&constant.name, constant.location, &constant.value)?;
@@ -383,8 +392,10 @@ impl<'r> Output<'r> {
 
     fn add_system(&mut self, inputs: &Inputs<'_>) -> Result<(), Refusal> {
         for system in &*inputs.located.route.api.system {
-            if let Some(value) = system_value(system.from, inputs) {
-                self.add(&system.name, system.location, &value)?;
+            match system_value(system.from, inputs) {
+                Some(value) => self.add(&system.name, system.location, &value)?,
+                None if system.location == Location::Header => self.drop_header(&system.name)?,
+                None => {}
             }
         }
         Ok(())
@@ -394,7 +405,7 @@ impl<'r> Output<'r> {
     fn target(&mut self, inputs: &Inputs<'_>) -> Result<PathAndQuery, Refusal> {
         let cleaned = inputs.cleaned;
         let query = match (self.keep_query, cleaned.query) {
-            (true, Some(query)) => without_app_code(query, inputs),
+            (true, Some(query)) => passed_query(query, inputs),
             _ => Cow::Borrowed(""),
         };
         let mut target =
@@ -575,14 +586,26 @@ fn form_text<'r>(inputs: &Inputs<'r>) -> Result<&'r str, Refusal> {
         .map_err(|_| Refusal::body("the form is not UTF-8"))
 }
 
-fn keep_undeclared(fields: &[Field<'_>], location: Location, api: &Api, out: &mut String) {
+/// Appends the fields that the API does not declare. Left out are also those under a name that it writes at the backend, as they
+/// would be taken for what was checked or for what the gateway says, and an AppCode that the group keeps to itself.
+fn keep_undeclared(
+    fields: &[Field<'_>],
+    location: Location,
+    inputs: &Inputs<'_>,
+    out: &mut String,
+) {
+    let route = inputs.located.route;
     let declared = |name: &str| {
-        api.parameters
-            .iter()
-            .any(|parameter| parameter.location == location && *parameter.name == *name)
+        let mut parameters = route.api.parameters.iter();
+        parameters.any(|parameter| parameter.location == location && *parameter.name == *name)
+    };
+    let kept = |name: &str| {
+        !declared(name)
+            && !written(route, location).any(|own| own == name)
+            && !(location == Location::Query && is_filtered_code(name, inputs))
     };
     for field in fields {
-        if field.name.as_deref().is_some_and(|name| !declared(name)) {
+        if field.name.as_deref().is_some_and(kept) {
             if !out.is_empty() {
                 out.push('&');
             }
@@ -591,19 +614,44 @@ fn keep_undeclared(fields: &[Field<'_>], location: Location, api: &Api, out: &mu
     }
 }
 
-/// The client's query, without an AppCode the group keeps to itself.
-fn without_app_code<'r>(query: &'r str, inputs: &Inputs<'_>) -> Cow<'r, str> {
-    if !inputs.located.group().filter_app_code || !query.contains("AppCode") {
+/// Names that the API writes at the backend, in one place.
+fn written(route: &Route, location: Location) -> impl Iterator<Item = &str> {
+    let passes = route.api.mode == Mode::Passthrough;
+    let parameters = route.api.parameters.iter();
+    let mapped = parameters
+        .filter(move |it| !passes || it.location == Location::Path)
+        .map(|it| (it.backend_location, &*it.backend_name));
+    let constants = route.constants.iter().map(|it| (it.location, &*it.name));
+    let system = route.api.system.iter().map(|it| (it.location, &*it.name));
+    mapped
+        .chain(constants)
+        .chain(system)
+        .filter(move |(place, _)| *place == location)
+        .map(|(_, name)| name)
+}
+
+fn is_filtered_code(name: &str, inputs: &Inputs<'_>) -> bool {
+    inputs.located.group().filter_app_code && name == appcode::QUERY_NAME
+}
+
+/// The client's query as it came, without the names that the API writes and without an AppCode the group keeps to itself.
+fn passed_query<'r>(query: &'r str, inputs: &Inputs<'_>) -> Cow<'r, str> {
+    let route = inputs.located.route;
+    let has_code = inputs.located.group().filter_app_code && query.contains(appcode::QUERY_NAME);
+    if !has_code && written(route, Location::Query).next().is_none() {
         return Cow::Borrowed(query);
     }
-    let is_code = |raw: &&str| {
+    let passes = |raw: &&str| {
         let name = raw.split_once('=').map_or(*raw, |(name, _)| name);
-        encode::decode_component(name).as_deref() != Some(appcode::QUERY_NAME)
+        encode::decode_component(name).is_none_or(|name| {
+            !is_filtered_code(&name, inputs)
+                && !written(route, Location::Query).any(|own| own == name)
+        })
     };
     Cow::Owned(
         query
             .split('&')
-            .filter(is_code)
+            .filter(passes)
             .collect::<Vec<_>>()
             .join("&"),
     )
