@@ -345,7 +345,7 @@ impl<'r> Output<'r> {
     ) -> Result<(), Refusal> {
         match parameter.backend_location {
             Location::Path => {
-                if matches!(&*value, "" | "." | "..") {
+                if !is_segment(&value) {
                     return Err(Refusal::parameter(
                         &parameter.name,
                         "cannot be a path segment",
@@ -665,6 +665,14 @@ fn missing_path_value(api: &Api, at: u16) -> Refusal {
 }
 
 // === writing ===
+
+/// Whether a value may be a path segment, by the rules for paths that callers write ([`head::normalise_path`]): no dot segment, also
+/// not behind an escaped slash or in front of `;`, no backslash and no control character.
+fn is_segment(value: &str) -> bool {
+    !value.is_empty()
+        && !value.split('/').any(head::is_dot_segment)
+        && !value.contains(|c: char| c == '\\' || c.is_ascii_control())
+}
 
 fn pair(name: &str, value: &str, out: &mut String) {
     if !out.is_empty() {

@@ -241,8 +241,8 @@ fn lower(host: &str) -> Cow<'_, str> {
 /// Removes dot segments, decodes escaped unreserved characters and writes the other escapes in upper case.
 ///
 /// # Errors
-/// For an incomplete escape, an escaped control character or backslash, an escaped dot segment (also behind an escaped slash), and a
-/// path that climbs above its root.
+/// For an incomplete escape, an escaped control character or backslash, an escaped dot segment (also behind an escaped slash), a dot
+/// segment with parameters, and a path that climbs above its root.
 pub fn normalise_path(raw: &str) -> Result<Cow<'_, str>, Refusal> {
     let bytes = raw.as_bytes();
     let escaped = memchr::memchr(b'%', bytes).is_some();
@@ -292,14 +292,18 @@ fn decode_unreserved(raw: &str) -> Result<String, Refusal> {
             rest = &rest[at + 3..];
         }
         out.push_str(rest);
-        let hides_dots = out[from..]
-            .split("%2F")
-            .any(|part| part == "." || part == "..");
+        let hides_dots = out[from..].split("%2F").any(is_dot_segment);
         if had_escape && hides_dots {
             return Err(Refusal::path("has an escaped dot segment"));
         }
     }
     Ok(out)
+}
+
+/// Whether a segment is `.` or `..`, perhaps with parameters behind a `;` (RFC 3986 §3.3).
+pub(crate) fn is_dot_segment(segment: &str) -> bool {
+    let name = segment.split_once(';').map_or(segment, |(name, _)| name);
+    matches!(name, "." | "..")
 }
 
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
@@ -334,6 +338,10 @@ fn remove_dot_segments(path: &str) -> Result<String, Refusal> {
                 if last {
                     kept.push("");
                 }
+            }
+            // Servers that cut parameters off read `..;x` as `..`.
+            _ if is_dot_segment(segment) => {
+                return Err(Refusal::path("has a dot segment with parameters"));
             }
             _ => kept.push(segment),
         }
@@ -460,6 +468,7 @@ mod tests {
             ("/a/.", "/a/"),
             ("/.well-known/x", "/.well-known/x"),
             ("/a...b/.c", "/a...b/.c"),
+            ("/a;b/..c;d/;", "/a;b/..c;d/;"),
         ];
         for (raw, expected) in rows {
             let once = normalise_path(raw).unwrap();
@@ -478,6 +487,10 @@ mod tests {
             ("/a%2F%2e%2e", Code::I400PA),
             ("/..", Code::I400PA),
             ("/a/../..", Code::I400PA),
+            ("/a/..;/b", Code::I400PA),
+            ("/a/.;x=1", Code::I400PA),
+            ("/%2e%2e;/b", Code::I400PA),
+            ("/a%2f..;/b", Code::I400PA),
             ("/a%5cb", Code::I400PA),
             ("/a%00", Code::I400PA),
             ("/a%0a", Code::I400PA),
