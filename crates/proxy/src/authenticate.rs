@@ -134,6 +134,7 @@ fn signed<'r>(
     let entry = keys
         .app_key(app_key, now.unix_ms)
         .ok_or_else(Refusal::app_key)?;
+    check_single(request.headers, known.signature_headers)?;
     let form = request.body.filter(|_| map::is_form(request.cleaned));
     let parts = Parts {
         method: request.method,
@@ -166,6 +167,26 @@ fn signed<'r>(
         }
     }
     Ok(Identity::Key(Arc::clone(&entry.caller), app_key))
+}
+
+/// Of a header, the signature covers the first value: a second one would be forwarded uncovered. Those of the protocol were found to
+/// be single when the head was cleaned.
+fn check_single(headers: &HeaderMap, listed: Option<&HeaderValue>) -> Result<(), Refusal> {
+    if headers.len() == headers.keys_len() {
+        return Ok(());
+    }
+    let listed = listed
+        .into_iter()
+        .filter_map(|list| list.to_str().ok())
+        .flat_map(|list| list.split(','))
+        .map(str::trim);
+    match listed
+        .chain(["accept", "date"])
+        .find(|&name| headers.get_all(name).iter().nth(1).is_some())
+    {
+        Some(name) => Err(Refusal::header(name, "is signed and appears twice")),
+        None => Ok(()),
+    }
 }
 
 /// Content-MD5 against what was received (Ref §1.4 step 8).

@@ -84,7 +84,7 @@ pub fn clean(parts: &Parts) -> Result<Cleaned<'_>, Refusal> {
     }
     let known = survey(&parts.headers)?;
     if known.connection {
-        check_connection(&parts.headers)?;
+        check_connection(&parts.headers, known.signature_headers)?;
     }
     if parts.version == Version::HTTP_2 {
         check_http2(&parts.headers)?;
@@ -167,8 +167,15 @@ fn must_be_single(name: &str) -> bool {
         )
 }
 
-/// The `Connection` tokens name headers that die here (RFC 9110 §7.6.1). One of ours among them is an attempt to strip it.
-fn check_connection(headers: &HeaderMap) -> Result<(), Refusal> {
+/// The `Connection` tokens name headers that die here (RFC 9110 §7.6.1). One of ours among them, or one that is signed, is an attempt
+/// to strip it.
+fn check_connection(headers: &HeaderMap, signed: Option<&HeaderValue>) -> Result<(), Refusal> {
+    let is_signed = |token: &str| {
+        let mut names = signed
+            .into_iter()
+            .flat_map(|list| list.as_bytes().split(|&b| b == b','));
+        names.any(|name| name.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    };
     for value in headers.get_all(header::CONNECTION) {
         let text = value
             .to_str()
@@ -176,6 +183,7 @@ fn check_connection(headers: &HeaderMap) -> Result<(), Refusal> {
         for token in text.split(',').map(str::trim) {
             let lower = token.to_ascii_lowercase();
             let unsafe_name = is_managed(&lower)
+                || (!lower.is_empty() && is_signed(&lower))
                 || matches!(
                     lower.as_str(),
                     "host"
