@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue};
 use paifang_signing::{
     Algorithm, Headers, Md5, Parts, Scratch, TIMESTAMP_WINDOW_MS, appcode, parse_nonce,
-    timestamp_within, verify,
+    timestamp_ahead, timestamp_within, verify,
 };
 use paifang_snapshot::{
     table::Permission,
@@ -115,8 +115,10 @@ fn signed<'r>(
             "is not allowed for this API",
         ));
     }
+    let mut ahead_ms = 0;
     if let Some(timestamp) = known.timestamp {
         let now_ms = u64::try_from(now.unix_ms).unwrap_or(0);
+        ahead_ms = timestamp_ahead(timestamp.as_bytes(), now_ms);
         timestamp_within(timestamp.as_bytes(), now_ms, TIMESTAMP_WINDOW_MS)
             .map_err(|error| Refusal::timestamp().detail(error))?;
     }
@@ -158,7 +160,8 @@ fn signed<'r>(
     }
     // Only a sound signature uses up a nonce: nobody else can spend it.
     if let Some(nonce) = nonce {
-        match nonces.take(app_key, nonce, now.monotonic_s()) {
+        let counts_from = now.monotonic_s() + ahead_ms.div_ceil(1000);
+        match nonces.take(app_key, nonce, now.monotonic_s(), counts_from) {
             Use::Fresh => {}
             Use::Repeated => return Err(Refusal::nonce_used()),
             Use::Full => {

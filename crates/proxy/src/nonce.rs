@@ -57,29 +57,34 @@ impl Nonces {
         }
     }
 
-    /// Uses up a nonce of an AppKey at `now_s`, seconds of any clock that does not go back.
-    pub(crate) fn take(&self, app_key: &str, nonce: &str, now_s: u64) -> Use {
+    /// Uses up a nonce of an AppKey at `now_s`, seconds of any clock that does not go back. It is remembered for the window from
+    /// `counts_from_s` on: later than now when the request's time stamp is, or else the request could be repeated once the nonce is
+    /// forgotten and before the time stamp is.
+    pub(crate) fn take(&self, app_key: &str, nonce: &str, now_s: u64, counts_from_s: u64) -> Use {
         let hash = self.hash(app_key, nonce);
         let shard = &self.shards[usize::try_from(hash % SHARDS as u128).unwrap_or(0)];
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = u32::try_from(now_s).unwrap_or(u32::MAX);
+        let from = u32::try_from(counts_from_s).unwrap_or(u32::MAX);
         if now_s.saturating_sub(shard.swept) >= WINDOW_S / 4 {
             self.sweep(&mut shard, now_s);
         }
         if let Some(at) = shard.seen.get_mut(&hash) {
-            if u64::from(now.saturating_sub(*at)) < WINDOW_S {
+            if now_s.saturating_sub(u64::from(*at)) < WINDOW_S {
                 return Use::Repeated;
             }
-            *at = now;
+            *at = from;
             return Use::Fresh;
         }
         if self.len.load(Ordering::Relaxed) >= self.capacity {
-            self.sweep(&mut shard, now_s);
+            // Once a second is enough: nothing else can have expired, and a full set has work enough.
+            if shard.swept < now_s {
+                self.sweep(&mut shard, now_s);
+            }
             if self.len.load(Ordering::Relaxed) >= self.capacity {
                 return Use::Full;
             }
         }
-        shard.seen.insert(hash, now);
+        shard.seen.insert(hash, from);
         self.len.fetch_add(1, Ordering::Relaxed);
         Use::Fresh
     }
@@ -134,7 +139,7 @@ mod tests {
         ];
         for (key, nonce, now, expected) in rows {
             assert_eq!(
-                nonces.take(key, nonce, now),
+                nonces.take(key, nonce, now, now),
                 expected,
                 "{key} {nonce} {now}"
             );
@@ -142,14 +147,27 @@ mod tests {
     }
 
     #[test]
+    fn a_nonce_outlives_a_time_stamp_from_the_future() {
+        let nonces = Nonces::new(100);
+        let ahead = WINDOW_S - 1;
+        assert_eq!(nonces.take("a", "1", 0, ahead), Use::Fresh);
+        // The time stamp counts until `ahead` and another window have passed.
+        for now in [1, WINDOW_S, ahead + WINDOW_S - 1] {
+            assert_eq!(nonces.take("a", "1", now, now), Use::Repeated, "{now}");
+        }
+        let now = ahead + WINDOW_S;
+        assert_eq!(nonces.take("a", "1", now, now), Use::Fresh);
+    }
+
+    #[test]
     fn a_full_set_refuses_and_recovers() {
         let nonces = Nonces::new(10);
         for n in 0..10 {
-            assert_eq!(nonces.take("a", &n.to_string(), 0), Use::Fresh);
+            assert_eq!(nonces.take("a", &n.to_string(), 0, 0), Use::Fresh);
         }
-        assert_eq!(nonces.take("a", "more", 1), Use::Full);
+        assert_eq!(nonces.take("a", "more", 1, 1), Use::Full);
         for n in 0..1000 {
-            nonces.take("a", &format!("later {n}"), WINDOW_S);
+            nonces.take("a", &format!("later {n}"), WINDOW_S, WINDOW_S);
         }
         assert!(nonces.len() <= 10);
         assert!(!nonces.is_empty());
@@ -163,7 +181,7 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..100 {
-                        if nonces.take("a", "same", 5) == Use::Fresh {
+                        if nonces.take("a", "same", 5, 5) == Use::Fresh {
                             fresh.fetch_add(1, Ordering::Relaxed);
                         }
                     }

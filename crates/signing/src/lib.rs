@@ -25,5 +25,5 @@ pub use digest::{Md5, content_md5};
 pub use key::{Algorithm, InvalidAlgorithm, Key};
 pub use nonce::{InvalidNonce, NONCE_MAX_BYTES, parse_nonce};
 pub use sign::{CannotSign, Signed, Signer, Unsigned};
-pub use timestamp::{InvalidTimestamp, TIMESTAMP_WINDOW_MS, timestamp_within};
+pub use timestamp::{InvalidTimestamp, TIMESTAMP_WINDOW_MS, timestamp_ahead, timestamp_within};
 pub use verify::{HINT_MAX_BYTES, Mismatch, verify};

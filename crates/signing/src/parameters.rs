@@ -93,7 +93,8 @@ impl Parameters {
         self.sorted.sort_unstable_by(|a, b| {
             text[a.start..a.middle]
                 .cmp(&text[b.start..b.middle])
-                .then(a.start.cmp(&b.start))
+                // `=` alone leaves nothing in the text, so what follows it begins at the same place.
+                .then((a.start, a.end).cmp(&(b.start, b.end)))
         });
     }
 
@@ -186,6 +187,8 @@ mod tests {
         assert_eq!(resource("B=1&a=2&_=3", ""), "/p?B=1&_=3&a=2");
         assert_eq!(resource("a=&b", "c=&d"), "/p?a&b&c&d");
         assert_eq!(resource("a=b=c", ""), "/p?a=b=c");
+        let many = format!("{}=&=x", "b=1&".repeat(40));
+        assert_eq!(resource(&many, "=y"), "/p?&b=1");
         assert_eq!(resource("a=1+2%2B3", "b=%E5%BC%A0"), "/p?a=1 2+3&b=张");
     }
 

@@ -31,6 +31,13 @@ pub fn timestamp_within(value: &[u8], now_ms: u64, window_ms: u64) -> Result<(),
     }
 }
 
+/// How far a time stamp lies ahead of `now_ms`, in milliseconds; 0 for one that is past or malformed. By so much longer than the
+/// window has its request's nonce to be remembered: until then the time stamp counts.
+pub fn timestamp_ahead(value: &[u8], now_ms: u64) -> u64 {
+    let ahead = parse(value).map_or(0, |stamp| stamp.saturating_sub(u128::from(now_ms)));
+    u64::try_from(ahead).unwrap_or(u64::MAX)
+}
+
 /// Milliseconds since the epoch. What no 128 bits hold is as good as expired.
 fn parse(value: &[u8]) -> Result<u128, InvalidTimestamp> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
@@ -71,6 +78,15 @@ mod tests {
                 "{stamp}"
             );
         }
+    }
+
+    #[test]
+    fn only_the_future_is_ahead() {
+        let ahead = |value: &str| timestamp_ahead(value.as_bytes(), NOW);
+        assert_eq!(ahead(&(NOW + 7).to_string()), 7);
+        assert_eq!(ahead("1700000005"), 5000);
+        assert_eq!([ahead(&(NOW - 7).to_string()), ahead(""), ahead("x")], [0; 3]);
+        assert_eq!(ahead(&"9".repeat(30)), u64::MAX);
     }
 
     #[test]
