@@ -41,6 +41,13 @@ pub(crate) fn respond(
             let (mut parts, incoming) = response.into_parts();
             own_headers_only(&mut parts.headers);
             record.status = parts.status;
+            // A length without a body belongs to the answers to HEAD and to 304 alone (RFC 9110 §8.6).
+            if hyper::body::Body::is_end_stream(&incoming)
+                && record.method != http::Method::HEAD
+                && parts.status != StatusCode::NOT_MODIFIED
+            {
+                parts.headers.remove(header::CONTENT_LENGTH);
+            }
             Response::from_parts(
                 parts,
                 Body::of_backend(incoming, lease, deadline, record, observer),

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Request, Response};
+use http::{
+    Request, Response,
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use paifang_model::Scheme;
@@ -194,7 +197,10 @@ impl Exchange<'_> {
             let _busy = endpoint.map(|endpoint| Busy::new(&self.worker.load, endpoint));
             let mut lease = self.worker.pool.lease(key, connection);
             match lease.connection.sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, lease)),
+                Ok(response) => {
+                    check_answer(&response)?;
+                    return Ok((response, lease));
+                }
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => {
                         request = unsent;
@@ -346,6 +352,23 @@ fn tls_reason(error: &std::io::Error) -> &'static str {
         Some(rustls::Error::InvalidCertificate(_)) => "certificate is not trusted",
         Some(_) => "handshake failed",
         None => "connection closed",
+    }
+}
+
+/// Answers that readers disagree about (RFC 9112 §6.3), that lose an encoding when they are passed on, or that end HTTP unasked.
+fn check_answer(response: &Response<Incoming>) -> Result<(), Refusal> {
+    if response.status().is_informational() {
+        return Err(Refusal::backend_answer("another protocol, unasked"));
+    }
+    let headers = response.headers();
+    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (encodings.next(), encodings.next()) {
+        (None, _) => Ok(()),
+        (Some(_), _) if headers.contains_key(CONTENT_LENGTH) => Err(Refusal::backend_answer(
+            "Content-Length beside Transfer-Encoding",
+        )),
+        (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        (Some(_), _) => Err(Refusal::backend_answer("an unknown Transfer-Encoding")),
     }
 }
 

@@ -13,7 +13,12 @@ use crate::refusal::Refusal;
 pub(crate) fn answer(target: &MockTarget) -> Result<Response<Bytes>, Refusal> {
     let status = StatusCode::from_u16(target.status)
         .map_err(|error| Refusal::unusable_api().detail(error))?;
-    let mut response = Response::new(Bytes::copy_from_slice(target.body.as_bytes()));
+    // Neither has a body (RFC 9110 §6.4.1).
+    let body = match status {
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => "",
+        _ => &target.body,
+    };
+    let mut response = Response::new(Bytes::copy_from_slice(body.as_bytes()));
     *response.status_mut() = status;
     for (name, value) in &target.headers {
         let name: HeaderName = name
