@@ -83,10 +83,7 @@ impl<'c> Bound<'c> {
     }
 
     fn domain(&self) -> Option<&'c Domain> {
-        match &self.bindings[0].via {
-            Via::Domain(domain) => Some(domain),
-            Via::PublicSubDomain | Via::InternalSubDomain => None,
-        }
+        domain(&self.bindings[0])
     }
 
     /// Whether plain HTTP is answered with a redirect to HTTPS.
@@ -104,34 +101,35 @@ impl<'c> Bound<'c> {
         client: &Client,
         cleaned: &Cleaned<'_>,
     ) -> Result<(), Refusal> {
-        let Some(domain) = self.domain().filter(|domain| domain.client_ca_required) else {
-            return Ok(());
-        };
-        match &client.tls {
-            None => Err(Refusal::protocol(Protocol::Http)),
-            Some(tls) if tls.domain.as_ref() == Some(&domain.host) => Ok(()),
-            Some(_) => Err(Refusal::misdirected(&cleaned.host)),
-        }
+        check_connection(&self.bindings[0], client, cleaned)
     }
 
-    /// Finds the API: of the bindings whose base path matches, the longest first.
+    /// Finds the API: of the bindings whose base path matches, the longest first. When it is not the first of them that answers, what
+    /// the answering one asks of connections and its limits count as well.
     pub(crate) fn route<'p>(
         self,
+        client: &Client,
+        now: &Now,
         cleaned: &'p Cleaned<'_>,
         captures: &mut Captures<'p>,
     ) -> Result<Located<'c>, Refusal> {
         let mut refusal = None;
-        for binding in self.bindings {
+        for (at, binding) in self.bindings.iter().enumerate() {
             let Some(path) = binding.group.base_path.strip(&cleaned.path) else {
                 continue;
             };
             match stage(binding, cleaned) {
                 Ok(stage) => {
                     if let Some(route) = binding.group.find(stage, cleaned.method, path, captures) {
+                        let mut throttled = self.throttled;
+                        if at > 0 {
+                            check_connection(binding, client, cleaned)?;
+                            throttled = throttled.and_then(|()| charge(binding, cleaned, now));
+                        }
                         return Ok(Located {
                             binding,
                             route,
-                            throttled: self.throttled,
+                            throttled,
                         });
                     }
                     refusal.get_or_insert_with(|| not_found(&binding.group, stage, cleaned, path));
@@ -142,6 +140,28 @@ impl<'c> Bound<'c> {
             }
         }
         Err(refusal.unwrap_or_else(|| Refusal::no_api("no such path")))
+    }
+}
+
+fn domain(binding: &Binding) -> Option<&Domain> {
+    match &binding.via {
+        Via::Domain(domain) => Some(domain),
+        Via::PublicSubDomain | Via::InternalSubDomain => None,
+    }
+}
+
+fn check_connection(
+    binding: &Binding,
+    client: &Client,
+    cleaned: &Cleaned<'_>,
+) -> Result<(), Refusal> {
+    let Some(domain) = domain(binding).filter(|domain| domain.client_ca_required) else {
+        return Ok(());
+    };
+    match &client.tls {
+        None => Err(Refusal::protocol(Protocol::Http)),
+        Some(tls) if tls.domain.as_ref() == Some(&domain.host) => Ok(()),
+        Some(_) => Err(Refusal::misdirected(&cleaned.host)),
     }
 }
 
@@ -179,10 +199,7 @@ impl Located<'_> {
 
     /// The bound domain, unless the request came over a sub-domain.
     pub(crate) fn domain(&self) -> Option<&Domain> {
-        match &self.binding.via {
-            Via::Domain(domain) => Some(domain),
-            Via::PublicSubDomain | Via::InternalSubDomain => None,
-        }
+        domain(self.binding)
     }
 
     /// Phase 3.

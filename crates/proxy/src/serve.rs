@@ -186,7 +186,7 @@ impl Worker {
             return respond::redirect(&cleaned);
         }
         bound.check_connection(client, &cleaned)?;
-        let mut located = bound.route(&cleaned, &mut captures)?;
+        let mut located = bound.route(client, &now, &cleaned, &mut captures)?;
         record.group = Some(Arc::clone(located.group()));
         record.route = Some(Arc::clone(located.route));
         located.check_protocol(protocol(client, &cleaned), client)?;
