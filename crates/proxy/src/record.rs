@@ -47,7 +47,7 @@ pub struct Record {
     pub dispatched: Option<Instant>,
     /// When the head of its answer was there.
     pub answered: Option<Instant>,
-    /// The status the client got.
+    /// The status the client got; 499 if it left before there was an answer.
     pub status: StatusCode,
     /// The refusal it got, if the gateway answered by itself.
     pub refusal: Option<Refusal>,

@@ -90,6 +90,9 @@ pub(crate) enum Answer {
     Own(Response<Bytes>),
 }
 
+/// The status in the [`Record`] of a request whose client did not wait; nginx made this number usual. It is never sent.
+const CLIENT_LEFT: u16 = 499;
+
 // === impl Shared ===
 
 impl Shared {
@@ -149,9 +152,16 @@ impl Worker {
     ) -> Result<Response<Body>, Infallible> {
         let mut record = Record::begin(&client, &request);
         let via_sub_domain = &mut false;
+        let mut unanswered = Unanswered {
+            record: &mut record,
+            observer: &*self.observer,
+            answered: false,
+        };
         let answer = self
-            .answer(&client, request, &mut record, via_sub_domain)
+            .answer(&client, request, unanswered.record, via_sub_domain)
             .await;
+        unanswered.answered = true;
+        drop(unanswered);
         Ok(respond::respond(
             answer,
             record,
@@ -286,6 +296,23 @@ impl Worker {
 
 fn api_timeout(route: &paifang_snapshot::table::Route) -> Duration {
     route.api.timeout
+}
+
+/// Tells the observer of a request whose client left before there was an answer: the library then drops it where it stands.
+struct Unanswered<'s> {
+    record: &'s mut Record,
+    observer: &'s dyn Observe,
+    answered: bool,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.record.cut = true;
+            self.record.status = StatusCode::from_u16(CLIENT_LEFT).unwrap_or_default();
+            self.observer.finished(self.record);
+        }
+    }
 }
 
 /// The protocol a request uses, as an Api lists it.
