@@ -2,7 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
-/// A base path: `/`, or `/a/b` without a trailing slash (Ref §13 row 28).
+/// A base path: `/`, or `/a/b` without a trailing slash (Ref §13 row 28). Percent-encoded the way normalised requests are, however it
+/// was written: unreserved characters and sub-delimiters plain, the others as upper-case escapes (RFC 3986 §6.2.2).
 #[derive(
     Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
@@ -101,7 +102,14 @@ impl FromStr for BasePath {
         if let Some(name) = template.parameters().next() {
             return Err(InvalidPath::Parameter(format!("[{name}]")));
         }
-        let trimmed = text.strip_suffix('/').unwrap_or(text);
+        let mut spelt = String::with_capacity(text.len());
+        for segment in template.segments() {
+            if let Segment::Literal(literal) = segment {
+                spelt.push('/');
+                encode(literal, &mut spelt);
+            }
+        }
+        let trimmed = spelt.strip_suffix('/').unwrap_or(&spelt);
         Ok(Self(if trimmed.is_empty() { "/" } else { trimmed }.into()))
     }
 }
@@ -237,6 +245,17 @@ fn decode(text: &str) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
+/// Percent-encodes what may not stand in a segment (RFC 3986 §3.3: `pchar`).
+fn encode(literal: &str, out: &mut String) {
+    for byte in literal.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+}
+
 fn short(text: &str) -> String {
     text.chars().take(100).collect()
 }
@@ -354,6 +373,11 @@ mod tests {
         assert_eq!(base.strip("/v1"), Some("/"));
         assert_eq!(base.strip("/v10"), None);
         assert_eq!("/".parse::<BasePath>().unwrap().strip("/a"), Some("/a"));
+        for text in ["/caf\u{e9}/a%2Db/", "/caf%c3%a9/a-b", "/caf%C3%A9/a-b"] {
+            let base: BasePath = text.parse().unwrap();
+            assert_eq!(base.as_str(), "/caf%C3%A9/a-b", "{text}");
+            assert_eq!(base.to_string().parse::<BasePath>().unwrap(), base);
+        }
         for bad in ["/[a]", "/*", "v1", "/a//b"] {
             assert!(bad.parse::<BasePath>().is_err(), "{bad}");
         }
