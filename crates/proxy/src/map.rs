@@ -714,8 +714,7 @@ fn peer(inputs: &Inputs<'_>) -> IpAddr {
 
 /// Addresses that a trusted peer tells, the nearest last, from all lines: some proxies add one of their own below their client's.
 fn told<'r>(inputs: &Inputs<'r>) -> impl DoubleEndedIterator<Item = &'r str> {
-    let trusted =
-        inputs.cleaned.known.forwarded_for.is_some() && is_trusted(inputs, peer(inputs));
+    let trusted = inputs.cleaned.known.forwarded_for.is_some() && is_trusted(inputs, peer(inputs));
     let lines = trusted.then(|| inputs.headers.get_all(FORWARDED_FOR).iter());
     lines
         .into_iter()
@@ -831,12 +830,14 @@ impl Mapped {
         for name in &self.headers.remove {
             headers.remove(name);
         }
-        let set = &self.headers.set;
-        for (at, (name, value)) in set.iter().enumerate() {
-            if set[..at].iter().any(|(earlier, _)| earlier == name) {
-                headers.append(name, value.clone());
+        // An array may have thousands of values, but all under one name.
+        let mut begun: Vec<HeaderName> = Vec::new();
+        for (name, value) in self.headers.set {
+            if begun.contains(&name) {
+                headers.append(name, value);
             } else {
-                headers.insert(name, value.clone());
+                begun.push(name.clone());
+                headers.insert(name, value);
             }
         }
         let mut uri = http::uri::Parts::default();
