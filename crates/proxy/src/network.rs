@@ -12,10 +12,13 @@ pub struct BackendPolicy {
     pub allowed: Vec<IpNet>,
 }
 
-/// Metadata services outside the link-local networks: Alibaba Cloud's and AWS's over IPv6.
-const METADATA: [IpAddr; 2] = [
+/// Metadata services outside the link-local networks: Alibaba Cloud's, Azure's, Oracle's, and over IPv6 AWS's and Google's.
+const METADATA: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
 ];
 
 // === impl BackendPolicy ===
@@ -105,6 +108,9 @@ mod tests {
             "fe80::1",
             "ff02::1",
             "fd00:ec2::254",
+            "fd20:ce::254",
+            "168.63.129.16",
+            "192.0.0.192",
             "::ffff:127.0.0.1",
             "::ffff:169.254.169.254",
             "::127.0.0.1",
