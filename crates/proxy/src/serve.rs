@@ -11,7 +11,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use paifang_model::{HostPattern, Protocol};
 use paifang_signing::Scratch;
@@ -178,7 +178,10 @@ impl Worker {
         record: &mut Record,
         via_sub_domain: &mut bool,
     ) -> Result<Answer, Refusal> {
-        let (parts, incoming) = request.into_parts();
+        let (mut parts, incoming) = request.into_parts();
+        if parts.version == Version::HTTP_2 {
+            head::join_cookies(&mut parts.headers);
+        }
         if parts.method.as_str() == REFUSED_METHOD {
             let refused = client.refused.borrow_mut().take();
             return Err(refused.unwrap_or_else(|| Refusal::request_line("malformed")));

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header, request::Parts};
 use paifang_model::{Method, normalise_host};
 
+use super::wire::is_target;
 use crate::refusal::Refusal;
 
 /// A head that means one thing only.
@@ -88,6 +89,11 @@ pub fn clean(parts: &Parts) -> Result<Cleaned<'_>, Refusal> {
     }
     if parts.version == Version::HTTP_2 {
         check_http2(&parts.headers)?;
+        // What [`super::wire`] checks for the other version; the library lets through backslashes and raw 8-bit text.
+        let target = parts.uri.path_and_query().map_or("", |it| it.as_str());
+        if !is_target(target.as_bytes()) {
+            return Err(Refusal::uri_characters());
+        }
     }
     let authority = authority(&parts.uri, known.host)?;
     let host =
@@ -216,6 +222,23 @@ fn check_http2(headers: &HeaderMap) -> Result<(), Refusal> {
     match FORBIDDEN.iter().find(|&name| headers.contains_key(name)) {
         Some(name) => Err(Refusal::header(name.as_str(), "is not allowed in HTTP/2")),
         None => Ok(()),
+    }
+}
+
+/// Joins what HTTP/2 may split (RFC 9113 §8.2.3): elsewhere there is one `Cookie` header.
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(_)) = (crumbs.next(), crumbs.next()) else {
+        return;
+    };
+    let mut joined = first.as_bytes().to_vec();
+    for crumb in headers.get_all(header::COOKIE).iter().skip(1) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    // Valid, as its parts are.
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(header::COOKIE, joined);
     }
 }
 
@@ -538,6 +561,23 @@ mod tests {
             check(http::Request::options("*").header("host", "a.com")),
             Err(Code::I400PA)
         );
+    }
+
+    #[test]
+    fn http2_targets_and_cookies_are_those_of_http1() {
+        let request = |target: &str| http::Request::get(target).version(Version::HTTP_2);
+        for target in ["/a\\..\\b", "/a?\\", "/\u{5f20}", "/a\"b", "/a?`"] {
+            let request = request(target).header("host", "a.com");
+            assert_eq!(check(request), Err(Code::I400PH), "{target}");
+        }
+        assert!(check(request("https://a.com/a%20b?c={}")).is_ok());
+        let mut headers = HeaderMap::new();
+        for crumb in ["a=1", "b=2", "c=3"] {
+            headers.append("cookie", HeaderValue::from_static(crumb));
+            join_cookies(&mut headers);
+        }
+        let cookies: Vec<_> = headers.get_all("cookie").iter().collect();
+        assert_eq!(cookies, ["a=1; b=2; c=3"]);
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub const REFUSED_METHOD: &str = "PAIFANG-REFUSED";
 pub const SUBSTITUTE: &[u8] =
     b"PAIFANG-REFUSED / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 
+/// Longest target that the HTTP library takes, in bytes.
+const MAX_TARGET: usize = 65_533;
 /// Longest chunk-size line, extensions included.
 const MAX_CHUNK_LINE: usize = 256;
 /// Most digits of a chunk size: 2^60 is more than any limit.
@@ -318,8 +320,14 @@ fn request_line(line: &[u8]) -> Result<Version, Refusal> {
     if target.is_empty() {
         return Err(malformed());
     }
-    if !target.iter().all(|&b| TARGET[b as usize]) {
+    if !is_target(target) {
         return Err(Refusal::uri_characters());
+    }
+    if target.len() > MAX_TARGET {
+        return Err(Refusal::url_too_large());
+    }
+    if target[0] != b'/' && http::Uri::try_from(target).is_err() {
+        return Err(Refusal::request_line("target is not a URL"));
     }
     match version {
         b"HTTP/1.1" => Ok(Version::Http11),
@@ -421,6 +429,11 @@ impl Fields {
             (None, false) => Ok(Framing::None),
         }
     }
+}
+
+/// Whether these bytes may stand in a request target, of either version of HTTP.
+pub(super) fn is_target(text: &[u8]) -> bool {
+    text.iter().all(|&b| TARGET[b as usize])
 }
 
 fn chunk_size(digits: &[u8]) -> Option<u64> {
@@ -673,6 +686,13 @@ mod tests {
             ("raw_8_bit", line("GET /\u{5f20} HTTP/1.1"), Code::I400PH),
             ("version_1_2", line("GET / HTTP/1.2"), Code::I400RU),
             ("version_2", line("GET / HTTP/2.0"), Code::I400RU),
+            ("no_url", line("GET http:// HTTP/1.1"), Code::I400RU),
+            (
+                "bad_authority",
+                line("GET http://a:b@[c/ HTTP/1.1"),
+                Code::I400RU,
+            ),
+            ("no_host_but_port", line("GET :80/a HTTP/1.1"), Code::I400RU),
             ("two_spaces", line("GET  / HTTP/1.1"), Code::I400RU),
             ("space_in_target", line("GET /a b HTTP/1.1"), Code::I400RU),
             ("trace", line("TRACE / HTTP/1.1"), Code::I405UM),
