@@ -2,9 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
-use std::{
-    cell::RefCell, collections::BTreeMap, net::SocketAddr, rc::Rc, sync::Arc, time::Duration,
-};
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -61,12 +59,21 @@ pub fn run<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
 
 /// A group with one API at `a.com`, anonymous, `ANY /*`, passed on to `backend`; `change` edits the wire form before it is loaded.
 pub async fn bench(backend: Backend, change: impl FnOnce(&mut Value)) -> Bench {
+    bench_with(backend, Settings::default(), change).await
+}
+
+/// The same with other settings; backends on loopback are allowed in any case.
+pub async fn bench_with(
+    backend: Backend,
+    settings: Settings,
+    change: impl FnOnce(&mut Value),
+) -> Bench {
     let (address, asked) = listen(backend).await;
     let mut group = group(address);
     change(&mut group);
     let settings = Settings {
         backends: BackendPolicy::with_loopback(),
-        ..Settings::default()
+        ..settings
     };
     let shared = Arc::new(Shared::new(settings));
     load(&shared, &group);
@@ -92,7 +99,14 @@ pub fn client(network: Network) -> Client {
 
 /// Loads a group, with two Apps: `apps/mobile` (key `k1`/`s1`, code `c1`) and `apps/off`, disabled (key `k2`/`s2`).
 pub fn load(shared: &Shared, group: &Value) {
-    let group: Group = serde_json::from_value(group.clone()).unwrap();
+    load_all(shared, std::slice::from_ref(group));
+}
+
+/// The same for several groups.
+pub fn load_all(shared: &Shared, groups: &[Value]) {
+    let groups = groups
+        .iter()
+        .map(|group| serde_json::from_value::<Group>(group.clone()).unwrap());
     let apps = json!({"format": 1, "apps": [
         {"name": "apps/mobile", "id": 1001, "disabled": false},
         {"name": "apps/off", "id": 1002, "disabled": true},
@@ -105,7 +119,9 @@ pub fn load(shared: &Shared, group: &Value) {
     ]))
     .unwrap();
     let snapshot = Snapshot {
-        groups: BTreeMap::from([(group.name.clone(), Arc::new(group))]),
+        groups: groups
+            .map(|group| (group.name.clone(), Arc::new(group)))
+            .collect(),
         apps: Arc::new(serde_json::from_value(apps).unwrap()),
         credentials: Arc::new(credentials),
         ..Snapshot::default()
