@@ -129,8 +129,17 @@ fn signed<'r>(
                 .map_err(|error| Refusal::header("X-Ca-Nonce", "is malformed").detail(error))
         })
         .transpose()?;
-    if nonce.is_none() && rules.require_nonce {
-        return Err(Refusal::no_nonce());
+    if rules.require_nonce {
+        if nonce.is_none() {
+            return Err(Refusal::no_nonce());
+        }
+        // One that is not signed could be exchanged by whoever repeats the request.
+        if !lists_nonce(known.signature_headers) {
+            return Err(Refusal::header(
+                "X-Ca-Nonce",
+                "must be listed in X-Ca-Signature-Headers",
+            ));
+        }
     }
     let app_key = key.to_str().map_err(|_| Refusal::app_key())?;
     let entry = keys
@@ -170,6 +179,13 @@ fn signed<'r>(
         }
     }
     Ok(Identity::Key(Arc::clone(&entry.caller), app_key))
+}
+
+fn lists_nonce(listed: Option<&HeaderValue>) -> bool {
+    let mut names = listed
+        .into_iter()
+        .flat_map(|list| list.as_bytes().split(|&b| b == b','));
+    names.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"x-ca-nonce"))
 }
 
 /// Of a header, the signature covers the first value: a second one would be forwarded uncovered. Those of the protocol were found to
