@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{cell::RefCell, pin::Pin, rc::Rc, sync::Arc, time::SystemTime};
+use std::{pin::Pin, rc::Rc, time::SystemTime};
 
 use http::header::HeaderValue;
 use hyper::{server::conn::http1, service::service_fn};
@@ -357,6 +357,61 @@ fn a_signed_header_can_be_neither_doubled_nor_stripped() {
     });
 }
 
+#[test]
+fn a_nonce_that_is_required_is_signed() {
+    run(|| async {
+        let bench = bench(ok, |group| {
+            with_app_auth(group);
+            group["apis"][0]["auth"]["requireNonce"] = json!(true);
+        })
+        .await;
+        assert!(bench.forward(&signed("/p", &[], &[])).await.is_ok());
+        // Whoever carries this request could repeat it for ever, each time with another nonce.
+        let signature = Key::new("s1").sign(Algorithm::HmacSha256, "GET\n\n\n\n\nx-ca-key:k1\n/p");
+        let headers = format!(
+            "X-Ca-Key: k1\r\nX-Ca-Nonce: n\r\nX-Ca-Signature-Headers: x-ca-key\r\nX-Ca-Signature: {signature}\r\n"
+        );
+        assert_eq!(
+            bench.forward(&get("/p", &headers)).await,
+            Err("I400HD".into())
+        );
+    });
+}
+
+// === values that would be more than values ===
+
+#[test]
+fn no_control_character_reaches_a_backends_head() {
+    run(|| async {
+        for (to, path) in [("Query", "/v"), ("Header", "/v"), ("Path", "/v/[x-q]")] {
+            let bench = bench(ok, |group| {
+                group["apis"][0]["mode"] = json!("MappingPassthrough");
+                group["apis"][0]["dispatch"]["path"] = json!(path);
+                group["apis"][0]["parameters"] =
+                    json!([{"name": "q", "location": "Query", "type": "String", "backendName": "x-q", "backendLocation": to}]);
+            })
+            .await;
+            for byte in (0..0x20).chain([0x7f]) {
+                let outcome = bench
+                    .forward(&get(&format!("/p?q=a%{byte:02X}b&o=%{byte:02X}"), ""))
+                    .await;
+                let tab_in_header = to == "Header" && byte == 9;
+                assert_eq!(
+                    outcome.is_ok(),
+                    to == "Query" || tab_in_header,
+                    "{to} {byte}: {outcome:?}"
+                );
+                if let Ok(asked) = outcome {
+                    let bad = |line: &str| {
+                        line.contains(|c: char| c.is_control() && !(c == '\t' && tab_in_header))
+                    };
+                    assert!(!asked.split("\r\n").any(bad), "{to} {byte}: {asked:?}");
+                }
+            }
+        }
+    });
+}
+
 // === answers of backends ===
 
 /// Answers one request with these bytes, then closes.
@@ -448,6 +503,61 @@ fn answers_without_a_body_claim_none() {
         );
         let records = mock.log.0.borrow();
         assert!(!records[0].cut && records[0].sent_bytes == 0);
+    });
+}
+
+#[test]
+fn bytes_behind_an_answer_are_nobodys_answer() {
+    fn poison(mut stream: TcpStream, asked: Recorded) -> Task {
+        Box::pin(async move {
+            while let Some(request) = read_request(&mut stream).await {
+                let body = if request.starts_with("HEAD ") {
+                    ""
+                } else {
+                    "ok"
+                };
+                asked.borrow_mut().push(request);
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{body}HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+                );
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        })
+    }
+    run(|| async {
+        let bench = bench(poison, |_| {}).await;
+        for _ in 0..10 {
+            for request in [GET, "HEAD /p HTTP/1.1\r\nHost: a.com\r\n\r\n"] {
+                assert!(!bench.send(request).await.contains("evil"));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_streamed_body_survives_a_pooled_connection_that_closed() {
+    fn fickle(mut stream: TcpStream, asked: Recorded) -> Task {
+        Box::pin(async move {
+            if let Some(request) = read_request(&mut stream).await {
+                asked.borrow_mut().push(request);
+                let _ = stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                    .await;
+            }
+        })
+    }
+    run(|| async {
+        let bench = bench(fickle, |_| {}).await;
+        let request = "POST /p HTTP/1.1\r\nHost: a.com\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n";
+        for _ in 0..20 {
+            let asked = bench.forward(request).await.unwrap();
+            assert_eq!(bench.asked.borrow().len(), 1);
+            assert!(
+                asked.ends_with("3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n")
+                    || asked.ends_with("6\r\nabcdef\r\n0\r\n\r\n"),
+                "{asked}"
+            );
+        }
     });
 }
 
@@ -544,6 +654,5 @@ fn a_request_whose_client_leaves_before_the_answer_is_recorded() {
         assert_eq!(records.len(), 1);
         assert!(records[0].cut && records[0].route.is_some());
         assert_eq!(records[0].status.as_u16(), 499);
-        drop((Arc::clone(&bench.shared), RefCell::new(())));
     });
 }

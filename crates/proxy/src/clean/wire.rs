@@ -7,6 +7,7 @@
 //!
 //! Rules: RFC 9112 §2.2 (line ends), §3 (request line), §3.2 (Host), §5 (fields), §6 (body length), §7.1 (chunks).
 
+use super::head::MAX_FIELDS;
 use crate::refusal::Refusal;
 
 /// What may pass of the bytes shown.
@@ -264,10 +265,13 @@ fn check_head(head: &[u8]) -> Result<Framing, Refusal> {
         .ok_or_else(|| Refusal::request_line("no request line"))??;
     let version = request_line(first)?;
     let mut fields = Fields::default();
-    for line in lines {
+    for (at, line) in lines.enumerate() {
         let line = line?;
         if line.is_empty() {
             break;
+        }
+        if at == MAX_FIELDS {
+            return Err(Refusal::url_too_large());
         }
         let colon = check_field(line)?;
         fields.note(&line[..colon], &line[colon + 1..])?;
@@ -504,6 +508,8 @@ const fn table(extra: &[u8], initial: bool) -> [bool; 256] {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::refusal::Code;
 
@@ -722,12 +728,82 @@ mod tests {
         .concat();
         assert_eq!(run(&endless), Err(Code::I413UL));
         assert_eq!(feed(&endless, 100), Err(Code::I413UL));
+        let fields = |count: usize| {
+            let more = "X: y\r\n".repeat(count - 1);
+            format!("GET / HTTP/1.1\r\nHost: a\r\n{more}\r\n").into_bytes()
+        };
+        assert!(run(&fields(MAX_FIELDS)).is_ok());
+        assert_eq!(run(&fields(MAX_FIELDS + 1)), Err(Code::I413UL));
         let long_line = [
             b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;".as_slice(),
             &[b'a'; 300],
         ]
         .concat();
         assert_eq!(run(&long_line), Err(Code::I400BD));
+    }
+
+    /// How far a stream passes, in pieces that end at `cuts`; and whether it is refused there.
+    fn outcome(input: &[u8], cuts: &[usize]) -> (usize, bool) {
+        let mut wire = Wire::new(200);
+        let mut passed = 0;
+        for &shown in cuts.iter().chain([&input.len()]) {
+            let shown = shown.clamp(passed, input.len());
+            loop {
+                match wire.inspect(&input[passed..shown]) {
+                    Verdict::Pass(count) => {
+                        assert!(count > 0 && passed + count <= shown);
+                        passed += count;
+                    }
+                    Verdict::More => break,
+                    Verdict::Refuse(_) => return (passed, true),
+                }
+            }
+        }
+        (passed, false)
+    }
+
+    fn any_stream() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop::sample::select(vec![
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\n",
+            "POST /",
+            " HTTP/1.1\r\n",
+            "Host: a\r\n",
+            "Content-Length: 5\r\n",
+            "Transfer-Encoding: chunked\r\n",
+            "X: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n",
+            "\r\n",
+            "\r",
+            "\n",
+            "3\r\nabc\r\n",
+            "5;x=y\r\nab\r\nc",
+            "0\r\n",
+            "0\r\n\r\n",
+            "0\r\nX: y\r\n\r\n",
+            "fffffffffffffff\r\n",
+            "abcde",
+            ":",
+            " ",
+            "\0",
+        ]);
+        prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat().into_bytes())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        #[test]
+        fn what_passes_does_not_depend_on_how_it_arrives(
+            input in any_stream(),
+            mut cuts in prop::collection::vec(0_usize..600, 0..20),
+        ) {
+            cuts.sort_unstable();
+            let whole = outcome(&input, &[]);
+            prop_assert_eq!(outcome(&input, &cuts), whole);
+            let each: Vec<usize> = (0..input.len()).collect();
+            prop_assert_eq!(outcome(&input, &each), whole);
+        }
     }
 
     #[test]

@@ -89,12 +89,7 @@ pub async fn bench_with(
 }
 
 pub fn client(network: Network) -> Client {
-    Client {
-        peer: "192.0.2.7:1234".parse().unwrap(),
-        network,
-        tls: None,
-        refused: RefCell::default(),
-    }
+    Client::new("192.0.2.7:1234".parse().unwrap(), network, None)
 }
 
 /// Loads a group, with two Apps: `apps/mobile` (key `k1`/`s1`, code `c1`) and `apps/off`, disabled (key `k2`/`s2`).
