@@ -85,7 +85,10 @@ mod tests {
         let ahead = |value: &str| timestamp_ahead(value.as_bytes(), NOW);
         assert_eq!(ahead(&(NOW + 7).to_string()), 7);
         assert_eq!(ahead("1700000005"), 5000);
-        assert_eq!([ahead(&(NOW - 7).to_string()), ahead(""), ahead("x")], [0; 3]);
+        assert_eq!(
+            [ahead(&(NOW - 7).to_string()), ahead(""), ahead("x")],
+            [0; 3]
+        );
         assert_eq!(ahead(&"9".repeat(30)), u64::MAX);
     }
 
