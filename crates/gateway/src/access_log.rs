@@ -160,7 +160,11 @@ fn line(out: &mut Vec<u8>, clock: &mut Clock, record: &Record) {
     out.extend_from_slice(b"\",\"request_id\":\"");
     out.extend_from_slice(record.id.as_str().as_bytes());
     out.push(b'"');
-    let _ = write!(out, ",\"client_ip\":\"{}\"", record.peer.ip());
+    let _ = write!(
+        out,
+        ",\"client_ip\":\"{}\"",
+        record.peer.ip().to_canonical()
+    );
     // A head that was refused as bytes was never understood: it has neither method nor path.
     if record.method.as_str() != REFUSED_METHOD {
         text(out, "method", record.method.as_str());

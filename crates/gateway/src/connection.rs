@@ -1,13 +1,7 @@
 //! One client connection: the handshake, the protocol, its end.
 
 use std::{
-    cell::{Cell, RefCell},
-    convert::Infallible,
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    rc::Rc,
-    task::Context,
+    cell::Cell, convert::Infallible, io, net::SocketAddr, pin::Pin, rc::Rc, task::Context,
     time::Duration,
 };
 
@@ -130,12 +124,7 @@ pub(crate) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
 ) {
-    let client = |tls| Client {
-        peer,
-        network: listener.network(),
-        tls,
-        refused: RefCell::new(None),
-    };
+    let client = |tls| Client::new(peer, listener.network(), tls);
     if listener != Listener::Https {
         return serve_http1(local, stream, client(None)).await;
     }
@@ -206,8 +195,9 @@ where
         protocols.patience,
     );
     let proxy = Rc::clone(&local.proxy);
+    // Boxed: the library keeps room for this future as long as the connection lives, and most connections are idle.
     let service = service_fn(move |request: Request<Incoming>| {
-        Rc::clone(&proxy).serve(Rc::clone(&client), request)
+        Box::pin(Rc::clone(&proxy).serve(Rc::clone(&client), request))
     });
     if local.is_draining() {
         let _ = protocols

@@ -58,8 +58,9 @@ impl Flights {
         self.moves.set(self.moves.get().wrapping_add(1));
     }
 
-    /// Watches the connection. Sets `idle` once nothing has been under way for `idle_patience`. Returns once, for `stall_patience`, all
-    /// that is under way are answers, and nothing of them could be sent.
+    /// Watches the connection. Sets `idle` once nothing has been under way for `idle_patience`. Returns once the connection is of no
+    /// more use: for `stall_patience`, all that is under way are answers of which nothing could be sent, or it is idle and does not
+    /// end. The last piece of an answer is the library's, and under way no more, before the client has it.
     pub(crate) async fn watch(
         &self,
         idle_patience: Duration,
@@ -80,7 +81,8 @@ impl Flights {
             if active == 0 && unmoved >= idle_patience {
                 idle.set(true);
             }
-            if active > 0 && active == self.held_up.get() && unmoved >= stall_patience {
+            let stuck = active > 0 && active == self.held_up.get() && unmoved >= stall_patience;
+            if stuck || (idle.get() && unmoved >= idle_patience + stall_patience) {
                 return;
             }
         }
@@ -157,20 +159,20 @@ mod tests {
             .block_on(future)
     }
 
-    /// Whether a connection is found to be idle, and whether stuck, in a time that is long for its patience.
+    /// Whether a connection is found to be idle, and whether of no more use, in a time that is long for its patience.
     async fn watched(flights: &Flights) -> (bool, bool) {
         let idle = Cell::new(false);
         let patience = Duration::from_millis(20);
         let watch = flights.watch(patience, patience, &idle);
-        let stuck = tokio::time::timeout(patience * 10, watch).await.is_ok();
-        (idle.get(), stuck)
+        let useless = tokio::time::timeout(patience * 10, watch).await.is_ok();
+        (idle.get(), useless)
     }
 
     #[test]
     fn a_connection_is_idle_without_flights_and_stuck_with_answers_that_do_not_move() {
         wait(async {
             let flights = Flights::new();
-            assert_eq!(watched(&flights).await, (true, false));
+            assert_eq!(watched(&flights).await, (true, true));
             let (first, second) = (flights.begin(), flights.begin());
             assert_eq!(
                 watched(&flights).await,
@@ -196,7 +198,7 @@ mod tests {
                 "a body is waited for"
             );
             drop((first, second));
-            assert_eq!(watched(&flights).await, (true, false));
+            assert_eq!(watched(&flights).await, (true, true));
         });
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    sync::mpsc::{Receiver, channel},
     thread,
     time::Duration,
 };
@@ -72,9 +72,6 @@ impl Signals {
 
     /// The next signal, if one comes within `patience`.
     pub fn next_within(&self, patience: Duration) -> Option<Signal> {
-        match self.0.recv_timeout(patience) {
-            Ok(signal) => Some(signal),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.0.recv_timeout(patience).ok()
     }
 }

@@ -3,11 +3,9 @@
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpListener},
-    time::Duration,
 };
 
 use paifang_gateway::{Connections, Gateway, Settings};
-use paifang_proxy::{Timeouts, network::BackendPolicy};
 
 use crate::support::*;
 
@@ -214,24 +212,6 @@ fn the_answer_to_an_unread_body_can_be_read() {
     );
 }
 
-fn hasty() -> Settings {
-    let short = Duration::from_millis(200);
-    Settings {
-        proxy: paifang_proxy::Settings {
-            timeouts: Timeouts {
-                head: short,
-                idle: short,
-                stall: short,
-                handshake: short,
-                ..Timeouts::default()
-            },
-            backends: BackendPolicy::with_loopback(),
-            ..paifang_proxy::Settings::default()
-        },
-        ..settings()
-    }
-}
-
 #[test]
 fn who_sends_nothing_is_let_go_and_who_stops_in_a_head_is_told() {
     let echo = Echo::start();
@@ -304,6 +284,49 @@ fn who_ends_in_the_middle_is_told_when_it_can_be() {
     stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read(&mut stream).unwrap().body, "GET /echo/half-closed ");
     assert!(closes(&mut stream));
+}
+
+#[test]
+fn who_takes_no_answer_is_cut() {
+    let echo = Echo::start();
+    let gateway = Gateway::start(hasty()).unwrap();
+    // More than both ends' socket buffers hold.
+    let body = "x".repeat(32 << 20);
+    gateway.apply(&snapshot(group(
+        vec![domain("www.example.com")],
+        &body,
+        echo.address,
+    )));
+    let mut stream = connect(gateway.addresses().http);
+    stream.write_all(get("/mock").as_bytes()).unwrap();
+    assert!(stream.peek(&mut [0]).unwrap() == 1, "the answer has begun");
+    eventually("the connection is given up", || {
+        open_connections(&gateway, "http") == 0
+    });
+}
+
+#[test]
+fn clients_that_vanish_leave_nothing_behind() {
+    let echo = Echo::start();
+    let gateway = serving(settings(), &echo);
+    for at in 0..50 {
+        let mut stream = connect(gateway.addresses().http);
+        let request =
+            "POST /echo/wait HTTP/1.1\r\nHost: www.example.com\r\nContent-Length: 5\r\n\r\nhello";
+        stream
+            .write_all(&request.as_bytes()[..request.len() - at % 20])
+            .unwrap();
+    }
+    echo.let_go();
+    eventually("all connections are closed", || {
+        open_connections(&gateway, "http") == 0
+    });
+    assert_eq!(ask(gateway.addresses().http, &get("/mock")).body, "hello");
+    assert!(
+        ask(gateway.admin(), &get("/metrics"))
+            .body
+            .contains("paifang_panics_total 0\n")
+    );
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use paifang_gateway::{DefaultCertificate, Gateway, Settings};
 use paifang_model::{HttpsPolicy, Redacted};
@@ -21,6 +22,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     version::{TLS12, TLS13},
 };
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use crate::support::*;
@@ -384,38 +386,65 @@ fn a_certificate_changes_and_open_connections_stay() {
     assert_eq!(ask_tls(&mut open, "a.example.com", "/mock").status, 200);
 }
 
-#[test]
-fn http2_serves_many_streams_and_goes_away_when_the_gateway_does() {
-    let (echo, authority) = (Echo::start(), Authority::new());
-    let server = authority.issue(&["a.example.com"], "server");
-    let gateway = Gateway::start(settings()).unwrap();
-    gateway.apply(&with_certificates(
-        &echo,
-        vec![secure("a.example.com", "cert", None)],
-        &[("cert", &server)],
-    ));
-    let address = gateway.addresses().https.unwrap();
-    let config = authority.client(None, &["h2"], false);
+/// An HTTP/2 client's hands on a connection to `a.example.com`.
+async fn http2(
+    authority: &Authority,
+    address: Option<SocketAddr>,
+    window: u32,
+) -> (SendRequest<Empty<Bytes>>, JoinHandle<hyper::Result<()>>) {
+    let stream = tokio::net::TcpStream::connect(address.unwrap())
+        .await
+        .unwrap();
+    let connector = TlsConnector::from(authority.client(None, &["h2"], false));
+    let tls = connector
+        .connect("a.example.com".try_into().unwrap(), stream)
+        .await
+        .unwrap();
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(window)
+        .handshake(TokioIo::new(tls))
+        .await
+        .unwrap();
+    (sender, tokio::spawn(connection))
+}
+
+fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    let test = async {
-        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        let tls = TlsConnector::from(config)
-            .connect("a.example.com".try_into().unwrap(), stream)
-            .await
-            .unwrap();
-        let (sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls))
-                .await
-                .unwrap();
-        let connection = tokio::spawn(connection);
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, test).await.unwrap() });
+}
+
+fn request(path: &str) -> http::Request<Empty<Bytes>> {
+    http::Request::get(format!("https://a.example.com{path}"))
+        .body(Empty::new())
+        .unwrap()
+}
+
+fn serving_tls(settings: Settings, body: &str, echo: &Echo, authority: &Authority) -> Gateway {
+    let gateway = Gateway::start(settings).unwrap();
+    let server = authority.issue(&["a.example.com"], "server");
+    let applied = gateway.apply(&Snapshot {
+        certificates: Arc::new([(name("cert"), server)].into()),
+        ..snapshot(group(
+            vec![secure("a.example.com", "cert", None)],
+            body,
+            echo.address,
+        ))
+    });
+    assert_eq!(applied.problems, []);
+    gateway
+}
+
+#[test]
+fn http2_serves_many_streams_and_goes_away_when_the_gateway_does() {
+    let (echo, authority) = (Echo::start(), Authority::new());
+    let gateway = serving_tls(settings(), "hello", &echo, &authority);
+    run(async {
+        let (sender, connection) = http2(&authority, gateway.addresses().https, 65_535).await;
         let fetch = |path: &str| {
-            let request = http::Request::get(format!("https://a.example.com{path}"))
-                .body(Empty::<Bytes>::new())
-                .unwrap();
-            let mut sender = sender.clone();
+            let (mut sender, request) = (sender.clone(), request(path));
             async move {
                 let response = sender.send_request(request).await.unwrap();
                 let status = response.status();
@@ -442,6 +471,52 @@ fn http2_serves_many_streams_and_goes_away_when_the_gateway_does() {
         drop(sender);
         connection.await.unwrap().unwrap();
         assert_eq!(draining.await.unwrap().cut, 0);
-    };
-    runtime.block_on(async { tokio::time::timeout(PATIENCE, test).await.unwrap() });
+    });
+}
+
+#[test]
+fn http2_clients_that_ask_nothing_or_take_nothing_are_let_go() {
+    let (echo, authority) = (Echo::start(), Authority::new());
+    let gateway = serving_tls(hasty(), &"x".repeat(100_000), &echo, &authority);
+    run(async {
+        let (mut sender, connection) = http2(&authority, gateway.addresses().https, 65_535).await;
+        assert_eq!(
+            sender
+                .send_request(request("/echo/a"))
+                .await
+                .unwrap()
+                .status(),
+            200
+        );
+        connection.await.unwrap().unwrap();
+
+        let (mut sender, connection) = http2(&authority, gateway.addresses().https, 1_000).await;
+        let unread = sender.send_request(request("/mock")).await.unwrap();
+        assert_eq!(unread.status(), 200);
+        assert!(connection.await.unwrap().is_err(), "cut, not ended");
+    });
+    eventually("nothing is open", || {
+        open_connections(&gateway, "https") == 0
+    });
+}
+
+#[test]
+fn who_does_not_shake_hands_is_let_go() {
+    let (echo, authority) = (Echo::start(), Authority::new());
+    let gateway = serving_tls(hasty(), "hello", &echo, &authority);
+    let mut silent = connect(gateway.addresses().https);
+    assert!(closes(&mut silent));
+    let mut plain = connect(gateway.addresses().https);
+    plain.write_all(get("/mock").as_bytes()).unwrap();
+    let mut rest = Vec::new();
+    let _ = plain.read_to_end(&mut rest);
+    assert!(!rest.starts_with(b"HTTP"), "{rest:?}");
+    eventually("both are counted", || {
+        let text = ask(gateway.admin(), &get("/metrics")).body;
+        ["timeout", "protocol"].iter().all(|reason| {
+            text.contains(&format!(
+                "paifang_tls_handshake_failures_total{{reason=\"{reason}\"}} 1\n"
+            ))
+        })
+    });
 }

@@ -12,7 +12,7 @@ use std::{
 
 use paifang_gateway::{AccessLog, Drain, Gateway, Settings};
 use paifang_model::{HttpsPolicy, Method, ObjectName, Protocol, Stage};
-use paifang_proxy::network::BackendPolicy;
+use paifang_proxy::{Timeouts, network::BackendPolicy};
 use paifang_snapshot::wire::{
     Api, ApiKind, Auth, Backend, BodyFormat, ContentType, Dispatch, Domain, FORMAT, Group,
     HttpTarget, MockTarget, Mode, Route, Snapshot, SubDomain, Target,
@@ -44,6 +44,36 @@ pub(crate) fn settings() -> Settings {
         },
         ..Settings::default()
     }
+}
+
+/// The same, with little patience for clients.
+pub(crate) fn hasty() -> Settings {
+    let short = Duration::from_millis(200);
+    Settings {
+        proxy: paifang_proxy::Settings {
+            timeouts: Timeouts {
+                head: short,
+                idle: short,
+                stall: short,
+                handshake: short,
+                ..Timeouts::default()
+            },
+            backends: BackendPolicy::with_loopback(),
+            ..paifang_proxy::Settings::default()
+        },
+        ..settings()
+    }
+}
+
+/// Open client connections of a listener, as the metrics tell.
+pub(crate) fn open_connections(gateway: &Gateway, listener: &str) -> u64 {
+    let text = ask(gateway.admin(), &get("/metrics")).body;
+    let begin = format!("paifang_connections_open{{listener=\"{listener}\"}} ");
+    text.lines()
+        .find_map(|line| line.strip_prefix(&begin))
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 /// A domain without TLS.
