@@ -173,7 +173,7 @@ enum Inner {
 
 /// What has to happen when an answer is over.
 struct Finish {
-    record: Record,
+    record: Box<Record>,
     observer: Rc<dyn Observe>,
     /// The connection that the answer comes from, to be used again once the answer is complete.
     lease: Option<Lease>,
@@ -184,7 +184,7 @@ struct Finish {
 
 impl Body {
     /// An answer of the gateway's own.
-    pub(crate) fn own(bytes: Bytes, record: Record, observer: Rc<dyn Observe>) -> Self {
+    pub(crate) fn own(bytes: Bytes, record: Box<Record>, observer: Rc<dyn Observe>) -> Self {
         Self {
             inner: if bytes.is_empty() {
                 Inner::Empty
@@ -206,7 +206,7 @@ impl Body {
         incoming: Incoming,
         lease: Lease,
         deadline: Instant,
-        record: Record,
+        record: Box<Record>,
         observer: Rc<dyn Observe>,
     ) -> Self {
         Self {

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use http::HeaderValue;
 use paifang_model::ObjectName;
 use paifang_snapshot::{
     table::{Problem, Table},
@@ -25,6 +26,8 @@ pub struct Config {
     pub(crate) backend_tls: HashMap<Option<BackendTls>, Result<Arc<ClientConfig>, String>>,
     /// Ready endpoints of Services.
     pub(crate) endpoints: Arc<BTreeMap<(ObjectName, String), Vec<SocketAddr>>>,
+    /// What each backend is told as `Host`, by [`paifang_snapshot::table::Backend::id`].
+    hosts: HashMap<u64, HeaderValue, foldhash::fast::RandomState>,
     source: Source,
 }
 
@@ -46,6 +49,7 @@ impl Config {
             keys: Arc::default(),
             backend_tls: HashMap::new(),
             endpoints: Arc::default(),
+            hosts: HashMap::default(),
             source: Source::default(),
         }
     }
@@ -64,6 +68,7 @@ impl Config {
         let reusable = *snapshot.certificates == *previous.source.certificates;
         let config = Self {
             backend_tls: backend_tls(&table, snapshot, reusable.then_some(previous)),
+            hosts: hosts(&table, previous),
             table,
             keys,
             endpoints: Arc::clone(&snapshot.endpoints),
@@ -75,6 +80,44 @@ impl Config {
         };
         (config, problems)
     }
+
+    /// What a backend is told as `Host`; `None` when that cannot be sent, or for one that is not asked over HTTP.
+    pub(crate) fn host(&self, backend: u64) -> Option<HeaderValue> {
+        self.hosts.get(&backend).cloned()
+    }
+}
+
+fn hosts(
+    table: &Table,
+    previous: &Config,
+) -> HashMap<u64, HeaderValue, foldhash::fast::RandomState> {
+    let mut hosts = HashMap::default();
+    for route in table.groups().flat_map(|group| group.routes()) {
+        let backend = &route.backend;
+        if hosts.contains_key(&backend.id) {
+            continue;
+        }
+        let host = match previous.hosts.get(&backend.id) {
+            Some(known) => Some(known.clone()),
+            None => host(&backend.target),
+        };
+        if let Some(host) = host {
+            hosts.insert(backend.id, host);
+        }
+    }
+    hosts
+}
+
+fn host(target: &Target) -> Option<HeaderValue> {
+    let text = match target {
+        Target::Http(http) => match &http.host {
+            Some(host) => host.clone(),
+            None => http.address.authority(),
+        },
+        Target::Vpc(vpc) => vpc.host.clone(),
+        Target::Mock(_) | Target::Unavailable { .. } => "none".to_owned(),
+    };
+    HeaderValue::try_from(text).ok()
 }
 
 /// One TLS client configuration for each way of verifying that some backend asks for. `reuse` holds those of the previous

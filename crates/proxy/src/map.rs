@@ -19,13 +19,14 @@ use paifang_model::{Location, Method, Stage, SystemParameter};
 use paifang_signing::appcode;
 use paifang_snapshot::{
     table::{Api, Captures, Parameter, PathPiece, Route},
-    wire::{BodyFormat, ContentType, Mode, Target},
+    wire::{BodyFormat, ContentType, Mode},
 };
 
 use crate::{
     authenticate::Permit,
     body::Outgoing,
     clean::head::{self, Cleaned},
+    config::Config,
     encode,
     locate::Located,
     record::Record,
@@ -36,6 +37,7 @@ use crate::{
 /// All that a mapping is made from.
 pub(crate) struct Inputs<'r> {
     pub(crate) worker: &'r Worker,
+    pub(crate) config: &'r Config,
     pub(crate) client: &'r Client,
     pub(crate) cleaned: &'r Cleaned<'r>,
     pub(crate) headers: &'r HeaderMap,
@@ -221,7 +223,7 @@ impl<'r> Output<'r> {
             plan: Plan {
                 fresh: (api.mode == Mode::Mapping).then(|| forwarded(inputs.headers)),
                 remove: Vec::new(),
-                set: Vec::new(),
+                set: Vec::with_capacity(8),
                 aliases: inputs.cleaned.known.aliases,
             },
             query: String::new(),
@@ -492,11 +494,11 @@ impl<'r> Output<'r> {
             self.plan.remove.extend(untrue.cloned());
         }
         self.plan.set.retain(|(name, _)| !OWN.contains(name));
-        let host = host(&inputs.located.route.backend.target);
-        self.plan.set.push((
-            HOST,
-            HeaderValue::from_str(&host).map_err(|error| Refusal::unusable_api().detail(error))?,
-        ));
+        let host = inputs
+            .config
+            .host(inputs.located.route.backend.id)
+            .ok_or_else(Refusal::unusable_api)?;
+        self.plan.set.push((HOST, host));
         self.plan.set.push((FORWARDED_FOR, forwarded_for(inputs)));
         let scheme = if inputs.client.tls.is_some() {
             "https"
@@ -697,17 +699,6 @@ fn forwarded(headers: &HeaderMap) -> HeaderMap {
     fresh
 }
 
-fn host(target: &Target) -> Cow<'_, str> {
-    match target {
-        Target::Http(http) => match &http.host {
-            Some(host) => Cow::Borrowed(host),
-            None => Cow::Owned(http.address.authority()),
-        },
-        Target::Vpc(vpc) => Cow::Borrowed(&vpc.host),
-        Target::Mock(_) | Target::Unavailable { .. } => Cow::Borrowed("none"),
-    }
-}
-
 fn peer(inputs: &Inputs<'_>) -> IpAddr {
     inputs.client.peer.ip().to_canonical()
 }
@@ -726,6 +717,9 @@ fn told<'r>(inputs: &Inputs<'r>) -> impl DoubleEndedIterator<Item = &'r str> {
 
 /// The client's address, behind those of the proxies that are trusted to tell it.
 fn forwarded_for(inputs: &Inputs<'_>) -> HeaderValue {
+    if inputs.worker.settings().trusted_proxies.is_empty() {
+        return inputs.client.forwarded_for.clone();
+    }
     let mut text = String::new();
     for address in told(inputs) {
         text.push_str(address);

@@ -29,7 +29,7 @@ const KEEP_ALIVE_VALUE: HeaderValue = HeaderValue::from_static("timeout=25");
 /// Finishes an answer. `record` goes to `observer` when the answer's body is over.
 pub(crate) fn respond(
     answer: Result<Answer, Refusal>,
-    mut record: Record,
+    mut record: Box<Record>,
     via_sub_domain: bool,
     observer: Rc<dyn Observe>,
     _settings: &Settings,

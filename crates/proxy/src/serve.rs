@@ -71,6 +71,8 @@ pub struct Client {
     pub tls: Option<ClientTls>,
     /// Why [`crate::clean::wire::Wire`] refused what arrived, set before the request it concerns is handed on.
     pub refused: RefCell<Option<Refusal>>,
+    /// What `X-Forwarded-For` says of it, written once a connection.
+    pub(crate) forwarded_for: HeaderValue,
 }
 
 /// What the handshake settled.
@@ -92,6 +94,23 @@ pub(crate) enum Answer {
 
 /// The status in the [`Record`] of a request whose client did not wait; nginx made this number usual. It is never sent.
 const CLIENT_LEFT: u16 = 499;
+
+// === impl Client ===
+
+impl Client {
+    /// A connection on which nothing was refused yet.
+    pub fn new(peer: SocketAddr, network: Network, tls: Option<ClientTls>) -> Self {
+        let address = peer.ip().to_canonical().to_string();
+        Self {
+            peer,
+            network,
+            tls,
+            refused: RefCell::new(None),
+            forwarded_for: HeaderValue::try_from(address)
+                .unwrap_or(HeaderValue::from_static("unknown")),
+        }
+    }
+}
 
 // === impl Shared ===
 
@@ -150,7 +169,7 @@ impl Worker {
         client: Rc<Client>,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
-        let mut record = Record::begin(&client, &request);
+        let mut record = Box::new(Record::begin(&client, &request));
         let via_sub_domain = &mut false;
         let mut unanswered = Unanswered {
             record: &mut record,
@@ -212,7 +231,8 @@ impl Worker {
             return Err(Refusal::body_too_large());
         }
         let (whole, stream) = if needs_whole_body(&cleaned, api, &incoming) {
-            let reading = collect(incoming, limits.body_bytes);
+            // Boxed, like everything that few requests wait for: it would make the future of every request larger to move.
+            let reading = Box::pin(collect(incoming, limits.body_bytes));
             let whole = tokio::time::timeout(self.shared.settings.timeouts.body, reading)
                 .await
                 .unwrap_or_else(|_| Err(Refusal::request_timeout()));
@@ -252,6 +272,7 @@ impl Worker {
 
         let mapped = map::map(&Inputs {
             worker: self,
+            config: &config,
             client,
             cleaned: &cleaned,
             headers: &parts.headers,

@@ -73,24 +73,27 @@ pub(crate) async fn ask(
     record: &mut Record,
 ) -> Result<(Response<Incoming>, Lease), Refusal> {
     record.dispatched = Some(Instant::now());
-    let asked = async {
-        match &*exchange.backend.target {
-            Target::Http(target) => {
-                let peer = Peer {
-                    scheme: target.address.scheme,
-                    tls: &target.tls,
-                    host: &target.address.host,
-                };
-                let place = Place::Name(&target.address.host, target.address.port);
-                exchange.attempt(&peer, &place, request, record).await
+    let answer = {
+        let asked = async {
+            match &*exchange.backend.target {
+                Target::Http(target) => {
+                    let peer = Peer {
+                        scheme: target.address.scheme,
+                        tls: &target.tls,
+                        host: &target.address.host,
+                    };
+                    let place = Place::Name(&target.address.host, target.address.port);
+                    exchange.attempt(&peer, &place, request, record).await
+                }
+                Target::Vpc(target) => exchange.ask_service(target, request, record).await,
+                Target::Mock(_) | Target::Unavailable { .. } => Err(Refusal::unusable_api()),
             }
-            Target::Vpc(target) => exchange.ask_service(target, request, record).await,
-            Target::Mock(_) | Target::Unavailable { .. } => Err(Refusal::unusable_api()),
-        }
+        };
+        let asked = std::pin::pin!(asked);
+        tokio::time::timeout_at(exchange.deadline.into(), asked)
+            .await
+            .unwrap_or_else(|_| Err(Refusal::backend_timeout()))
     };
-    let answer = tokio::time::timeout_at(exchange.deadline.into(), asked)
-        .await
-        .unwrap_or_else(|_| Err(Refusal::backend_timeout()));
     match answer {
         Ok(answer) => {
             record.answered = Some(Instant::now());
@@ -181,7 +184,7 @@ impl Exchange<'_> {
             };
             let connection = match pooled {
                 Some(connection) => connection,
-                None => match self.connect(peer, place, endpoint).await {
+                None => match Box::pin(self.connect(peer, place, endpoint)).await {
                     Ok(connection) => connection,
                     Err(refusal) => {
                         last = refusal;
