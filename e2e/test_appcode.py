@@ -43,7 +43,7 @@ def curl(gateway, path, *options, host=HOST):
     ("/both", ["-H", f"Authorization:APPCODE {CODE}"], (200, "")),
     (f"/both?AppCode={CODE}", [], (200, "")),
     (f"/both?a=1&AppCode={CODE}&b=2", [], (200, "")),
-    (f"/header?AppCode={CODE}", [], (400, "A400MA")),
+    (f"/header?AppCode={CODE}", [], (400, "A400AC")),
     ("/header", [], (400, "A400MA")),
     ("/header", ["-H", f"Authorization:APPCODE {OTHER}"], (403, "I403AA")),
     ("/header", ["-H", "Authorization: Basic dTpw"], (400, "A400MA")),

@@ -56,7 +56,7 @@ def test_a_page_does_what_it_says(page, start, tmp_path):
     echo = paifang.free_port() if "--echo" in began.group(1) else None
     if echo:
         for file in (root / "config" / page).glob("*.yaml"):
-            file.write_text(file.read_text().replace("127.0.0.1:9000", f"127.0.0.1:{echo}"))
+            file.write_text(re.sub(r"\b9000\b", str(echo), file.read_text()))
     gateway = start(root / "config" / page, echo_port=echo)
 
     def here(line):

@@ -602,9 +602,9 @@ fn keep_undeclared(
         parameters.any(|parameter| parameter.location == location && *parameter.name == *name)
     };
     let kept = |name: &str| {
-        !declared(name)
-            && !written(route, location).any(|own| own == name)
-            && !(location == Location::Query && is_filtered_code(name, inputs))
+        let taken = declared(name) || written(route, location).any(|own| own == name);
+        let is_code = location == Location::Query && is_filtered_code(name, inputs);
+        !(taken || is_code)
     };
     for field in fields {
         if field.name.as_deref().is_some_and(kept) {
