@@ -169,7 +169,8 @@ impl Worker {
         client: Rc<Client>,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
-        let mut record = Box::new(Record::begin(&client, &request));
+        let now = Now::read(&self.shared);
+        let mut record = Box::new(Record::begin(&client, &request, &now));
         let via_sub_domain = &mut false;
         let mut unanswered = Unanswered {
             record: &mut record,
@@ -177,7 +178,7 @@ impl Worker {
             answered: false,
         };
         let answer = self
-            .answer(&client, request, unanswered.record, via_sub_domain)
+            .answer(&client, request, &now, unanswered.record, via_sub_domain)
             .await;
         unanswered.answered = true;
         drop(unanswered);
@@ -194,6 +195,7 @@ impl Worker {
         &self,
         client: &Client,
         request: Request<Incoming>,
+        now: &Now,
         record: &mut Record,
         via_sub_domain: &mut bool,
     ) -> Result<Answer, Refusal> {
@@ -205,20 +207,19 @@ impl Worker {
             let refused = client.refused.borrow_mut().take();
             return Err(refused.unwrap_or_else(|| Refusal::request_line("malformed")));
         }
-        let now = Now::read(&self.shared);
         let config = self.shared.config.load_full();
 
         let cleaned = head::clean(&parts)?;
         record.host = Some(cleaned.host.clone().into_owned());
         let mut captures = Captures::new();
-        let bound = locate::bind(&config.table, client, &cleaned, &now)?;
+        let bound = locate::bind(&config.table, client, &cleaned, now)?;
         *via_sub_domain = bound.on_public_sub_domain();
         record.group = Some(Arc::clone(bound.group()));
         if bound.redirects(client) {
             return respond::redirect(&cleaned);
         }
         bound.check_connection(client, &cleaned)?;
-        let mut located = bound.route(client, &now, &cleaned, &mut captures)?;
+        let mut located = bound.route(client, now, &cleaned, &mut captures)?;
         record.group = Some(Arc::clone(located.group()));
         record.route = Some(Arc::clone(located.route));
         located.check_protocol(protocol(client, &cleaned), client)?;
@@ -262,13 +263,13 @@ impl Worker {
                     rules,
                     &config.keys,
                     &self.shared.nonces,
-                    &now,
+                    now,
                     &mut scratch,
                 )?
             }
         };
         record.caller = identity.caller().cloned();
-        let permit = identity.authorise(&located, &now)?;
+        let permit = identity.authorise(&located, now)?;
 
         let mapped = map::map(&Inputs {
             worker: self,
@@ -281,7 +282,7 @@ impl Worker {
             permit: &permit,
             whole: whole.as_ref(),
             record,
-            now: &now,
+            now,
         })?;
         match &*located.route.backend.target {
             Target::Mock(target) => return backend::mock::answer(target).map(Answer::Own),
@@ -369,6 +370,7 @@ fn needs_whole_body(
 /// The instant a request is judged at.
 pub(crate) struct Now {
     pub(crate) wall: SystemTime,
+    pub(crate) instant: Instant,
     /// Milliseconds since the epoch.
     pub(crate) unix_ms: i64,
     /// Nanoseconds since the process began.
@@ -379,9 +381,11 @@ impl Now {
     fn read(shared: &Shared) -> Self {
         let wall = SystemTime::now();
         let unix = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let elapsed = shared.started.elapsed();
+        let instant = Instant::now();
+        let elapsed = instant.saturating_duration_since(shared.started);
         Self {
             wall,
+            instant,
             unix_ms: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX),
             monotonic_ns: u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX),
         }
@@ -399,11 +403,11 @@ impl Now {
 }
 
 impl Record {
-    fn begin(client: &Client, request: &Request<Incoming>) -> Self {
+    fn begin(client: &Client, request: &Request<Incoming>, now: &Now) -> Self {
         Self {
             id: RequestId::random(),
-            arrived: SystemTime::now(),
-            started: Instant::now(),
+            arrived: now.wall,
+            started: now.instant,
             peer: client.peer,
             version: request.version(),
             tls: client.tls.is_some(),

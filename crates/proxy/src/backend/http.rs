@@ -321,7 +321,6 @@ impl Exchange<'_> {
     {
         let head = self.worker.settings().limits.answer_head_bytes;
         let (sender, connection) = http1::Builder::new()
-            .max_headers(128)
             .max_header_size(head)
             .handshake(TokioIo::new(stream))
             .await
