@@ -119,13 +119,16 @@ pub(crate) struct Totals {
     other: Arc<GroupSeries>,
 }
 
+/// A group that a worker has met.
+type Known = (Arc<Counters>, Arc<GroupSeries>);
+
 /// A worker's hand on [`Totals`]. Stays on its thread.
 pub(crate) struct Tally {
     totals: Arc<Totals>,
     worker: usize,
     counts: Arc<WorkerCounts>,
     /// By the address of a group's counters, which outlive versions of the group. They are kept so that no other group gets the address.
-    groups: RefCell<HashMap<usize, (Arc<Counters>, Arc<GroupSeries>), foldhash::fast::RandomState>>,
+    groups: RefCell<HashMap<usize, Known, foldhash::fast::RandomState>>,
 }
 
 /// Numbers about the configuration in service.

@@ -1,5 +1,10 @@
 //! A whole gateway in this process, real sockets, real bytes.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on has failed; helpers are tests too"
+)]
+
 mod ending;
 mod plain;
 mod secure;
