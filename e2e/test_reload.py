@@ -66,7 +66,7 @@ def change_everything(folder, number, certificates):
     folder.write("secret.yaml", paifang.secret("reload-tls", "kubernetes.io/tls", **{"tls.crt": pair[0], "tls.key": pair[1]}))
 
 
-@pytest.mark.parametrize("how, requests", [("http1", 60_000), ("tls", 60_000), ("http2", 60_000)])
+@pytest.mark.parametrize("how, requests", [("http1", 150_000), ("tls", 150_000), ("http2", 300_000)])
 def test_ten_changes_under_load_fail_no_request(start, folder, certificates, how, requests):
     folder.write("group.yaml", *paifang.group("reload"),
                  paifang.binding("reload-domain", "reload", HOST, tls={"secretRef": {"name": "reload-tls"}}))

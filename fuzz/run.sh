@@ -19,7 +19,7 @@ flags="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 -Cllvm-arg
  -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing"
 
 # `--target` keeps build scripts and macros free of the counters.
-RUSTFLAGS=$(echo $flags) cargo build --release --locked --manifest-path fuzz/Cargo.toml --target "$triple" --target-dir "$folder" --bins
+RUSTFLAGS=$(echo $flags) cargo build --release --manifest-path fuzz/Cargo.toml --target "$triple" --target-dir "$folder" --bins
 
 for target in "${targets[@]}"; do
   mkdir -p "fuzz/artifacts/$target" "$folder/corpus/$target"

@@ -94,8 +94,8 @@ fn reference(input: &Input<'_>) -> Vec<u8> {
     let never = ["x-ca-signature", "x-ca-signature-headers", "accept", "content-md5", "content-type", "date"];
     let list = std::str::from_utf8(input.list.unwrap_or_default()).unwrap();
     let mut names: Vec<&str> = list.split(',').map(str::trim).filter(|n| !n.is_empty() && !never.contains(&n.to_ascii_lowercase().as_str())).collect();
+    // A name listed twice is signed twice.
     names.sort_unstable();
-    names.dedup();
     for name in names {
         out.extend_from_slice(name.as_bytes());
         out.push(b':');
