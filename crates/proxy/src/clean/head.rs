@@ -419,8 +419,9 @@ fn imitates_managed(name: &str) -> bool {
 /// an ordinary head has one or none of them.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap, also: &[HeaderName]) {
     let named = headers
-        .get(header::CONNECTION)
-        .is_some_and(|value| !is_plain_connection(value.as_bytes()));
+        .get_all(header::CONNECTION)
+        .iter()
+        .any(|value| !is_plain_connection(value.as_bytes()));
     if named {
         strip_named(headers);
     }
@@ -641,6 +642,16 @@ mod tests {
                 .header(name, "2");
             assert_eq!(check(request), Err(Code::I400HD), "{name}");
         }
+    }
+
+    #[test]
+    fn every_connection_line_names_what_dies_here() {
+        let mut headers = HeaderMap::new();
+        headers.append("connection", HeaderValue::from_static("close"));
+        headers.append("connection", HeaderValue::from_static("x-mine"));
+        headers.append("x-mine", HeaderValue::from_static("1"));
+        strip_hop_by_hop(&mut headers, &[]);
+        assert!(headers.is_empty(), "{headers:?}");
     }
 
     #[test]
