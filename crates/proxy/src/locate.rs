@@ -160,7 +160,8 @@ fn check_connection(
     };
     match &client.tls {
         None => Err(Refusal::protocol(Protocol::Http)),
-        Some(tls) if tls.domain.as_ref() == Some(&domain.host) => Ok(()),
+        // Without a subject the connection was opened before the domain asked for certificates.
+        Some(tls) if tls.domain.as_ref() == Some(&domain.host) && tls.subject.is_some() => Ok(()),
         Some(_) => Err(Refusal::misdirected(&cleaned.host)),
     }
 }

@@ -571,3 +571,31 @@ fn limits_of_the_group_and_the_sub_domain_hold() {
         assert!(refused >= 10, "{refused}");
     });
 }
+
+#[test]
+fn a_connection_opened_before_its_domain_asked_for_certificates_is_not_enough() {
+    run(|| async {
+        let mut bench = bench(ok, |group| {
+            group["domains"][0]["tls"] = json!({
+                "certificate": "demo/c", "clientCa": "demo/ca", "passClientSubject": true, "redirectHttp": false,
+            });
+        })
+        .await;
+        let tls = |subject: Option<&'static str>, domain: &str| {
+            let tls = paifang_proxy::ClientTls {
+                domain: Some(domain.parse().unwrap()),
+                subject: subject.map(http::HeaderValue::from_static),
+            };
+            let peer = "192.0.2.7:1234".parse().unwrap();
+            Rc::new(paifang_proxy::Client::new(peer, Network::Public, Some(tls)))
+        };
+        let get = "GET /p HTTP/1.1\r\nHost: a.com\r\n\r\n";
+        bench.client = tls(None, "a.com");
+        assert_eq!(bench.forward(get).await, Err("I421MD".into()));
+        bench.client = tls(Some("CN=x"), "b.com");
+        assert_eq!(bench.forward(get).await, Err("I421MD".into()));
+        bench.client = tls(Some("CN=x"), "a.com");
+        let asked = bench.forward(get).await.unwrap();
+        assert_eq!(header(&asked, "x-client-s-dn").as_deref(), Some("CN=x"));
+    });
+}
