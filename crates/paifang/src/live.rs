@@ -10,7 +10,7 @@ use paifang_runtime::{
     signal::Signals,
 };
 use paifang_snapshot::wire::Auth;
-use paifang_standalone::{MadeSecret, Outcome, Session, StateUse, Stop, Watch};
+use paifang_standalone::{Diagnostic, MadeSecret, Outcome, Session, StateUse, Stop, Watch, What};
 
 use crate::{
     echo, listing,
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     status(&mut outcome, &applied);
 
     tell(introduction(args, &state, &addresses, &outcome));
-    problems(&args.dir, &outcome, &applied);
+    problems(&args.dir, &[], &outcome, &applied);
     made(&outcome.made);
     if let Some(why) = watch.why_polling() {
         tell(format_args!(
@@ -56,12 +56,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     out(ready(&addresses, echo))?;
 
     end_on_signal(signals, gateway.control(), watch.stop())?;
+    let mut said = outcome.diagnostics;
     while let Some(touched) = watch.next() {
-        let seen = Instant::now();
         if let Some(mut outcome) = session.refresh(&touched) {
             let applied = gateway.apply(&outcome.snapshot);
             status(&mut outcome, &applied);
-            changed(&args.dir, &outcome, &applied, seen);
+            changed(&args.dir, &said, &outcome, &applied, watch.noticed());
+            said = outcome.diagnostics;
         }
     }
     let drained = gateway.drain();
@@ -277,24 +278,36 @@ fn try_it(
     line
 }
 
-fn changed(dir: &Path, outcome: &Outcome, applied: &Applied, seen: Instant) {
+fn changed(
+    dir: &Path,
+    said: &[Diagnostic],
+    outcome: &Outcome,
+    applied: &Applied,
+    noticed: Instant,
+) {
     for change in &outcome.changes {
         tell(change);
     }
-    problems(dir, outcome, applied);
+    problems(dir, said, outcome, applied);
     made(&outcome.made);
+    let took = noticed.elapsed();
     tracing::info!(
         version = applied.version,
         read_us = outcome.took.read.as_micros(),
         compile_us = outcome.took.compile.as_micros(),
         store_us = outcome.took.store.as_micros(),
-        total_us = seen.elapsed().as_micros(),
+        total_us = took.as_micros(),
         "change in service"
     );
-    tell(format_args!(
-        "served after {} ms",
-        seen.elapsed().as_millis()
-    ));
+    if outcome
+        .changes
+        .iter()
+        .any(|change| change.what != What::Refused)
+    {
+        tell(format_args!("served after {} ms", took.as_millis()));
+    } else {
+        tell("nothing else is served than before");
+    }
 }
 
 /// Conditions as a cluster's status would show them, in the log.
@@ -322,9 +335,25 @@ fn status(outcome: &mut Outcome, applied: &Applied) {
     }
 }
 
-fn problems(dir: &Path, outcome: &Outcome, applied: &Applied) {
-    for said in &outcome.diagnostics {
-        tell(listing::line(dir, said));
+/// What is wrong and was not said before.
+fn problems(dir: &Path, said: &[Diagnostic], outcome: &Outcome, applied: &Applied) {
+    let (old, new): (Vec<_>, Vec<_>) = outcome
+        .diagnostics
+        .iter()
+        .partition(|now| said.contains(now));
+    for diagnostic in new {
+        tell(listing::line(dir, diagnostic));
+    }
+    match old.len() {
+        0 if outcome.diagnostics.is_empty() && !said.is_empty() => {
+            tell("nothing is wrong any more")
+        }
+        0 => {}
+        old => tell(format_args!(
+            "still as before: {}; `paifang check {}` lists all",
+            counted(old, "problem"),
+            dir.display()
+        )),
     }
     for problem in &applied.problems {
         let whose = problem

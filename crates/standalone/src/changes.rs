@@ -105,12 +105,14 @@ fn detail(status: &Status) -> String {
     match status {
         Status::Api(api) => stages(api),
         Status::BackendService(service) => {
-            let used: Vec<String> = service
-                .stages
-                .iter()
-                .map(|(stage, status)| format!("{stage} ({} apis)", status.apis))
+            let used = service.stages.iter().filter(|(_, status)| status.apis > 0);
+            let said: Vec<String> = used
+                .map(|(stage, status)| match status.apis {
+                    1 => format!("1 Api in {stage}"),
+                    apis => format!("{apis} Apis in {stage}"),
+                })
                 .collect();
-            used.join(", ")
+            said.join(", ")
         }
         Status::ApiGroup(_) | Status::App(_) | Status::Authorization | Status::DomainBinding(_) => {
             String::new()

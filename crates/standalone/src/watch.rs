@@ -33,6 +33,7 @@ pub struct Watch {
     sender: Sender<Signal>,
     watcher: Option<RecommendedWatcher>,
     why_polling: Option<String>,
+    noticed: Instant,
 }
 
 /// Ends a [`Watch`] from elsewhere.
@@ -57,6 +58,7 @@ impl Watch {
             sender,
             watcher: None,
             why_polling: None,
+            noticed: Instant::now(),
         };
         watch.arm();
         watch
@@ -88,6 +90,11 @@ impl Watch {
         self.why_polling.as_deref()
     }
 
+    /// When the first of the changes that [`Watch::next`] told last was noticed.
+    pub fn noticed(&self) -> Instant {
+        self.noticed
+    }
+
     /// Something that ends [`Watch::next`].
     pub fn stop(&self) -> Stop {
         Stop(self.sender.clone())
@@ -103,16 +110,19 @@ impl Watch {
                     Ok(signal) => signal,
                     Err(RecvTimeoutError::Timeout) => {
                         self.arm();
+                        self.noticed = Instant::now();
                         return Some(Touched::Anything);
                     }
                     Err(RecvTimeoutError::Disconnected) => return None,
                 },
             };
+            let noticed = Instant::now();
             let mut burst = Burst::default();
             burst.take(&self.root, first);
             if burst.is_nothing() {
                 continue;
             }
+            self.noticed = noticed;
             burst.settle(&self.root, &self.signals);
             if burst.stopped {
                 return None;
