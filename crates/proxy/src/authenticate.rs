@@ -1,6 +1,6 @@
 //! Phases 5 and 6: who calls (Ref §1, §2), and whether it may.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use http::{HeaderMap, HeaderValue};
 use paifang_signing::{
@@ -84,6 +84,36 @@ pub(crate) fn authenticate<'r>(
     }
 }
 
+/// What can be said of a request before its body is read: whether somebody known claims to have sent it, and lately.
+pub(crate) fn check_claim(cleaned: &Cleaned<'_>, keys: &Keys, now: &Now) -> Result<(), Refusal> {
+    let known = &cleaned.known;
+    if let Some(key) = known.key {
+        check_timestamp(known.timestamp, now)?;
+        let app_key = key.to_str().map_err(|_| Refusal::app_key())?;
+        return match keys.app_key(app_key, now.unix_ms) {
+            Some(_) => Ok(()),
+            None => Err(Refusal::app_key()),
+        };
+    }
+    let in_header = known
+        .authorization
+        .and_then(|value| appcode::parse(value.as_bytes()))
+        .map(Cow::Borrowed);
+    match in_header.or_else(|| cleaned.query.and_then(appcode::in_query)) {
+        Some(code) => by_code(&code, keys, now).map(drop),
+        None => Err(Refusal::no_credential()),
+    }
+}
+
+fn check_timestamp(timestamp: Option<&HeaderValue>, now: &Now) -> Result<(), Refusal> {
+    let Some(timestamp) = timestamp else {
+        return Ok(());
+    };
+    let now_ms = u64::try_from(now.unix_ms).unwrap_or(0);
+    timestamp_within(timestamp.as_bytes(), now_ms, TIMESTAMP_WINDOW_MS)
+        .map_err(|error| Refusal::timestamp().detail(error))
+}
+
 fn by_code<'r>(code: &str, keys: &Keys, now: &Now) -> Result<Identity<'r>, Refusal> {
     keys.app_code(code, now.unix_ms)
         .map(|caller| Identity::Code(Arc::clone(caller)))
@@ -119,9 +149,8 @@ fn signed<'r>(
     if let Some(timestamp) = known.timestamp {
         let now_ms = u64::try_from(now.unix_ms).unwrap_or(0);
         ahead_ms = timestamp_ahead(timestamp.as_bytes(), now_ms);
-        timestamp_within(timestamp.as_bytes(), now_ms, TIMESTAMP_WINDOW_MS)
-            .map_err(|error| Refusal::timestamp().detail(error))?;
     }
+    check_timestamp(known.timestamp, now)?;
     let nonce = known
         .nonce
         .map(|value| {

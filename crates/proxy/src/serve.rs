@@ -232,6 +232,10 @@ impl Worker {
             return Err(Refusal::body_too_large());
         }
         let (whole, stream) = if needs_whole_body(&cleaned, api, &incoming) {
+            // Nobody unknown makes us hold a body.
+            if matches!(api.auth, Auth::App(_)) {
+                authenticate::check_claim(&cleaned, &config.keys, now)?;
+            }
             // Boxed, like everything that few requests wait for: it would make the future of every request larger to move.
             let reading = Box::pin(collect(incoming, limits.body_bytes));
             let whole = tokio::time::timeout(self.shared.settings.timeouts.body, reading)

@@ -599,3 +599,30 @@ fn a_connection_opened_before_its_domain_asked_for_certificates_is_not_enough() 
         assert_eq!(header(&asked, "x-client-s-dn").as_deref(), Some("CN=x"));
     });
 }
+
+#[test]
+fn nobody_unknown_makes_the_gateway_hold_a_body() {
+    run(|| async {
+        let bench = with_app_auth(json!({})).await;
+        let rows = [
+            ("X-Ca-Key: nobody\r\nX-Ca-Signature: AAAA\r\n", "A400IK"),
+            (
+                "X-Ca-Key: k1\r\nX-Ca-Signature: AAAA\r\nX-Ca-Timestamp: 1\r\n",
+                "S403TE",
+            ),
+            ("Authorization: APPCODE nope\r\n", "A400AC"),
+            ("", "A400MA"),
+        ];
+        for (headers, code) in rows {
+            // The body is announced and never sent: only a refusal before it is read can answer.
+            let request = format!(
+                "POST /p HTTP/1.1\r\nHost: a.com\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-MD5: x\r\n{headers}Content-Length: 1000\r\n\r\na=1"
+            );
+            assert_eq!(
+                bench.forward(&request).await,
+                Err(code.to_owned()),
+                "{headers}"
+            );
+        }
+    });
+}
