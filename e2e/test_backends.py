@@ -130,7 +130,7 @@ def gateway(module_start, upstream_ports):
     ports = {**upstream_ports, "refuses": paifang.free_port()}
     return module_start([
         *paifang.group("backends", HOST),
-        *(paifang.api(name, "backends", f"/{name}", {**paifang.http_backend(port), "timeout": "2s"}, method="ANY")
+        *(paifang.api(name, "backends", f"/{name}", {**paifang.http_backend(port), "timeout": "30s" if name == "big" else "2s"}, method="ANY")
           for name, port in ports.items()),
         paifang.api("fine", "backends", "/fine", paifang.mock("fine")),
     ])

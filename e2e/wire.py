@@ -96,10 +96,15 @@ class Connection:
                 pass
             body, self.buffer = self.buffer, b""
             return body, True
-        while len(self.buffer) < int(length):
-            if not self._more():
-                raise ConnectionError(f"closed after {len(self.buffer)} of {length} bytes")
-        body, self.buffer = self.buffer[: int(length)], self.buffer[int(length):]
+        pieces, missing = [self.buffer], int(length) - len(self.buffer)
+        while missing > 0:
+            data = self.socket.recv(1 << 20)
+            if not data:
+                raise ConnectionError(f"closed {missing} bytes before the end of {length}")
+            pieces.append(data)
+            missing -= len(data)
+        whole = b"".join(pieces)
+        body, self.buffer = whole[: int(length)], whole[int(length):]
         return body, False
 
     def _line(self):
