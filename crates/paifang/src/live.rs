@@ -57,7 +57,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
     end_on_signal(signals, gateway.control(), watch.stop())?;
     let mut said = outcome.diagnostics;
-    while let Some(touched) = watch.next() {
+    while let Some(touched) = watch.wait() {
         if let Some(mut outcome) = session.refresh(&touched) {
             let applied = gateway.apply(&outcome.snapshot);
             status(&mut outcome, &applied);

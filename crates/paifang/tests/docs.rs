@@ -1,5 +1,7 @@
 //! `docs/tool.md` shows every help text. `UPDATE=1 cargo test -p paifang --test docs` writes it anew.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{fmt::Write as _, path::Path, process::Command};
 
 const INTRODUCTION: &str = "\

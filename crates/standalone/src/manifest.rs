@@ -113,7 +113,7 @@ fn one(root: &Node, place: Place, complaints: &mut Vec<Complaint>) -> Option<Man
     let kind = match kind(root) {
         Ok(kind) => kind,
         Err(complaint) => {
-            complaints.push(complaint);
+            complaints.push(*complaint);
             return None;
         }
     };
@@ -187,12 +187,14 @@ fn complaint(root: &Node, object: String, problem: Problem) -> Complaint {
 }
 
 /// The kind, when it is one that a folder may hold.
-fn kind(root: &Node) -> Result<AnyKind, Complaint> {
-    let refuse = |field: &str, message: String, fix: String, warning| Complaint {
-        at: root.locate(field),
-        object: String::new(),
-        problem: Problem::new(field, Reason::Malformed, message, fix),
-        warning,
+fn kind(root: &Node) -> Result<AnyKind, Box<Complaint>> {
+    let refuse = |field: &str, message: String, fix: String, warning| {
+        Box::new(Complaint {
+            at: root.locate(field),
+            object: String::new(),
+            problem: Problem::new(field, Reason::Malformed, message, fix),
+            warning,
+        })
     };
     if !matches!(root.data, Data::Map(_)) {
         let message = format!(
@@ -245,8 +247,8 @@ fn kind(root: &Node) -> Result<AnyKind, Complaint> {
 fn unknown_of_ours(
     version: &str,
     kind: &str,
-    refuse: &dyn Fn(&str, String, String, bool) -> Complaint,
-) -> Complaint {
+    refuse: &dyn Fn(&str, String, String, bool) -> Box<Complaint>,
+) -> Box<Complaint> {
     if version != API_VERSION {
         let message = format!(
             "`{}` is not a version that this Paifang knows",

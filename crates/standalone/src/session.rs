@@ -180,7 +180,7 @@ impl Session {
             ..Took::default()
         };
         let mut diagnostics = std::mem::take(&mut gathered.diagnostics);
-        diagnostics.extend(self.damaged.drain(..));
+        diagnostics.append(&mut self.damaged);
 
         let began = Instant::now();
         let mut compiled = compile(&gathered.objects, &self.memory, &self.settings);

@@ -90,18 +90,18 @@ impl Watch {
         self.why_polling.as_deref()
     }
 
-    /// When the first of the changes that [`Watch::next`] told last was noticed.
+    /// When the first of the changes that [`Watch::wait`] told last was noticed.
     pub fn noticed(&self) -> Instant {
         self.noticed
     }
 
-    /// Something that ends [`Watch::next`].
+    /// Something that ends [`Watch::wait`].
     pub fn stop(&self) -> Stop {
         Stop(self.sender.clone())
     }
 
     /// Waits for changes, and for those who write to be done; none when it was stopped.
-    pub fn next(&mut self) -> Option<Touched> {
+    pub fn wait(&mut self) -> Option<Touched> {
         loop {
             let patience = self.watcher.is_none().then_some(POLL);
             let first = match patience {

@@ -1,5 +1,7 @@
 //! What is said about a folder, to the line and column.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod folder;
 
 use folder::{Scratch, check};

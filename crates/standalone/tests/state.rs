@@ -1,5 +1,7 @@
 //! What survives bad edits and restarts.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod folder;
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};

@@ -1,5 +1,7 @@
 //! Saved files are noticed, however they are saved.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod folder;
 
 use std::{
@@ -27,7 +29,7 @@ fn watch(scratch: &Scratch) -> Watching {
     let stop = watch.stop();
     let (sender, told) = channel();
     let thread = thread::spawn(move || {
-        while let Some(touched) = watch.next() {
+        while let Some(touched) = watch.wait() {
             if sender.send(touched).is_err() {
                 return;
             }

@@ -1,0 +1,10 @@
+//! The built program, as its users run it.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod call;
+mod check;
+mod help;
+mod live;
+mod run;
+mod sign;
