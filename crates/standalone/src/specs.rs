@@ -10,7 +10,7 @@ use paifang_resources::{
 use serde_json::Value;
 
 /// A spec of any of the six kinds.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Spec {
     ApiGroup(Arc<ApiGroupSpec>),
     BackendService(Arc<BackendServiceSpec>),
@@ -18,6 +18,24 @@ pub(crate) enum Spec {
     App(Arc<AppSpec>),
     Authorization(Arc<AuthorizationSpec>),
     DomainBinding(Arc<DomainBindingSpec>),
+}
+
+impl PartialEq for Spec {
+    /// Most comparisons are between a step and the one before it, where nearly every spec is the very same.
+    fn eq(&self, other: &Self) -> bool {
+        fn same<S: PartialEq>(one: &Arc<S>, other: &Arc<S>) -> bool {
+            Arc::ptr_eq(one, other) || one == other
+        }
+        match (self, other) {
+            (Self::ApiGroup(one), Self::ApiGroup(other)) => same(one, other),
+            (Self::BackendService(one), Self::BackendService(other)) => same(one, other),
+            (Self::Api(one), Self::Api(other)) => same(one, other),
+            (Self::App(one), Self::App(other)) => same(one, other),
+            (Self::Authorization(one), Self::Authorization(other)) => same(one, other),
+            (Self::DomainBinding(one), Self::DomainBinding(other)) => same(one, other),
+            _ => false,
+        }
+    }
 }
 
 impl Spec {

@@ -47,7 +47,7 @@ pub(crate) struct State {
     /// Held until the process ends; absent when only read.
     lock: Option<File>,
     /// What is stored for each file of the watched folder.
-    files: BTreeMap<PathBuf, Value>,
+    files: Good,
 }
 
 /// Why a state folder cannot be used.
@@ -134,7 +134,7 @@ impl State {
         Ok(Self {
             root: root.to_owned(),
             lock: Some(lock),
-            files: BTreeMap::new(),
+            files: Good::new(),
         })
     }
 
@@ -147,7 +147,7 @@ impl State {
         Ok(Some(Self {
             root: root.to_owned(),
             lock: None,
-            files: BTreeMap::new(),
+            files: Good::new(),
         }))
     }
 
@@ -165,11 +165,7 @@ impl State {
         remembered.good = reader.files();
         remembered.made = reader.made();
         remembered.damaged = reader.damaged;
-        self.files = remembered
-            .good
-            .iter()
-            .map(|(path, objects)| (path.clone(), entry::of_file(path, objects)))
-            .collect();
+        self.files.clone_from(&remembered.good);
         remembered
     }
 
@@ -187,25 +183,21 @@ impl State {
         for key in memory.changes(before) {
             self.put(&key, before, memory, &mut batch);
         }
-        let files = self.changed_files(good, &mut batch);
+        self.put_files(good, &mut batch);
         batch.commit()?;
-        self.files = files;
+        self.files.clone_from(good);
         Ok(())
     }
 
-    fn changed_files(&self, good: &Good, batch: &mut Batch) -> BTreeMap<PathBuf, Value> {
-        let mut files = BTreeMap::new();
+    fn put_files(&self, good: &Good, batch: &mut Batch) {
         for (path, objects) in good {
-            let entry = entry::of_file(path, objects);
-            if self.files.get(path) != Some(&entry) {
-                batch.write(self.file_of(path), text(&entry));
+            if self.files.get(path) != Some(objects) {
+                batch.write(self.file_of(path), text(&entry::of_file(path, objects)));
             }
-            files.insert(path.clone(), entry);
         }
         for path in self.files.keys().filter(|path| !good.contains_key(*path)) {
             batch.remove(self.file_of(path));
         }
-        files
     }
 
     fn put(&self, key: &MemoryKey, before: &Memory, memory: &Memory, batch: &mut Batch) {

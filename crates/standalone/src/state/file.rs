@@ -6,12 +6,12 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
-    thread,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
-/// Writes that wait for the disk at the same time.
-const WRITERS: usize = 8;
+/// From so many files on they reach the disk together, as the first start on a large folder writes thousands; fewer do so one by one, and
+/// leave alone what other programs have to write.
+const MANY: usize = 64;
 
 /// Changes to make: all writes in their order, then all removals, each reaching the disk.
 #[derive(Debug, Default)]
@@ -42,16 +42,22 @@ impl Batch {
     /// # Errors
     /// The first that could not be made; files of this batch may then be of either state, each of them whole.
     pub(super) fn commit(self) -> io::Result<()> {
+        let together = self.writes.len() + self.removals.len() > MANY;
         let mut touched = BTreeSet::new();
         for (path, _) in &self.writes {
-            if let Some(parent) = path.parent()
-                && touched.insert(parent.to_owned())
-            {
-                create_folder(parent)?;
+            if let Some(parent) = path.parent() {
+                create_and_note(parent, &mut touched)?;
             }
         }
-        let staged = stage(&self.writes)?;
-        for (_, temporary, path) in staged {
+        let mut staged = Vec::new();
+        for (path, content) in &self.writes {
+            staged.push((write_temporary(path, content, !together)?, path));
+        }
+        let root = touched.first().cloned();
+        if let (true, Some(root)) = (together, &root) {
+            sync_all(root)?;
+        }
+        for (temporary, path) in staged {
             fs::rename(temporary, path)?;
         }
         for path in &self.removals {
@@ -61,6 +67,9 @@ impl Batch {
         for path in &self.folders {
             gone(fs::remove_dir_all(path))?;
             touched.extend(path.parent().map(Path::to_owned));
+        }
+        if let (true, Some(root)) = (together, &root) {
+            return sync_all(root);
         }
         for folder in touched {
             match File::open(folder) {
@@ -72,38 +81,33 @@ impl Batch {
     }
 }
 
-/// Writes and syncs every content under a temporary name beside its own.
-fn stage(writes: &[(PathBuf, Vec<u8>)]) -> io::Result<Vec<(usize, PathBuf, &Path)>> {
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some((path, content)) = writes.get(index) else {
-                return io::Result::Ok(done);
-            };
-            done.push((index, write_temporary(path, content)?, path.as_path()));
-        }
-    };
-    if writes.len() < WRITERS {
-        return work();
+/// Makes a folder; notes it, and those above it that got a new entry.
+fn create_and_note(folder: &Path, touched: &mut BTreeSet<PathBuf>) -> io::Result<()> {
+    if !touched.insert(folder.to_owned()) || folder.exists() {
+        return Ok(());
     }
-    thread::scope(|scope| {
-        let writers: Vec<_> = (0..WRITERS).map(|_| scope.spawn(work)).collect();
-        let mut staged = Vec::new();
-        for writer in writers {
-            let done = writer
-                .join()
-                .map_err(|_| io::Error::other("a writer failed"))?;
-            staged.extend(done?);
+    for above in folder.ancestors().skip(1) {
+        touched.insert(above.to_owned());
+        if above.exists() {
+            break;
         }
-        // Renamed in the order in which they were asked for: what names others comes after them.
-        staged.sort_unstable();
-        Ok(staged)
-    })
+    }
+    create_folder(folder)
 }
 
-fn write_temporary(path: &Path, content: &[u8]) -> io::Result<PathBuf> {
+/// Everything on the file system that holds `folder` reaches the disk.
+#[cfg(target_os = "linux")]
+fn sync_all(folder: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(File::open(folder)?)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sync_all(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Writes, and unless that is done for all together syncs, a content under a temporary name beside its own.
+fn write_temporary(path: &Path, content: &[u8], sync: bool) -> io::Result<PathBuf> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let temporary = path.with_file_name(format!(".{}-{count}.tmp", std::process::id()));
@@ -114,7 +118,9 @@ fn write_temporary(path: &Path, content: &[u8]) -> io::Result<PathBuf> {
         .mode(0o600)
         .open(&temporary)?;
     file.write_all(content)?;
-    file.sync_all()?;
+    if sync || cfg!(not(target_os = "linux")) {
+        file.sync_all()?;
+    }
     Ok(temporary)
 }
 
