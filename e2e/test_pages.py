@@ -77,6 +77,27 @@ def test_a_page_does_what_it_says(page, start, tmp_path):
     assert not done.stderr, done.stderr
 
 
+def test_the_first_page_of_all(start, tmp_path):
+    """README.md: its two commands are the ones that exist, and what it shows to try works."""
+    text = (REPO / "README.md").read_text()
+    assert "\ncargo run --release -p paifang -- standalone config/quickstart --echo\n" in text
+    assert "\n./test.sh\n" in text and "exec ./test.sh" in (REPO / ".ci/run").read_text()
+    shutil.copytree(REPO / "config/quickstart", tmp_path / "config/quickstart")
+    echo = paifang.free_port()
+    for file in (tmp_path / "config/quickstart").glob("*.yaml"):
+        file.write_text(file.read_text().replace("127.0.0.1:9000", f"127.0.0.1:{echo}"))
+    gateway = start(tmp_path / "config/quickstart", echo_port=echo)
+    steps = commands(text)
+    assert len(steps) >= 2
+    for command, expected in steps:
+        command = command.replace(":8080", f":{gateway.port('http')}")
+        if command.startswith("cargo run"):
+            command = command.replace("cargo run -q --release -p paifang --", str(paifang.binary())) + f" --url http://127.0.0.1:{gateway.port('http')}"
+        done = run(command, cwd=tmp_path)
+        assert done.returncode == 0, f"$ {command}\n{done.stdout}{done.stderr}"
+        assert done.stdout.strip() and (not expected or matches(expected, done.stdout)), f"$ {command}\n{done.stdout}"
+
+
 def test_every_sample_is_accepted_without_a_word():
     """`paifang check` finds nothing in any of them."""
     for page in PAGES:
