@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use hyper::{
     body::Incoming,
     rt::{Executor, Read, Write},
@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use paifang_model::HostPattern;
 use paifang_proxy::{Client, ClientTls};
 use rustls::server::Acceptor;
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::Sleep};
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 use crate::{
@@ -197,7 +197,17 @@ where
     let proxy = Rc::clone(&local.proxy);
     // Boxed: the library keeps room for this future as long as the connection lives, and most connections are idle.
     let service = service_fn(move |request: Request<Incoming>| {
-        Box::pin(Rc::clone(&proxy).serve(Rc::clone(&client), request))
+        let serving = Rc::clone(&proxy).serve(Rc::clone(&client), request);
+        let local = Rc::clone(local);
+        Box::pin(async move {
+            let mut response = serving.await?;
+            if local.is_draining() {
+                let headers = response.headers_mut();
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+                headers.remove("keep-alive");
+            }
+            Ok::<_, Infallible>(response)
+        })
     });
     if local.is_draining() {
         let _ = protocols
@@ -239,7 +249,7 @@ async fn serve_http2(local: &Rc<Local>, stream: TlsStream<TcpStream>, client: Cl
         .serve_connection(TokioIo::new(stream), service);
     let enough = Cell::new(false);
     let mut watch = std::pin::pin!(flights.watch(patience.idle, patience.stall, &enough));
-    let mut serve = std::pin::pin!(drive_until(local, connection, &enough));
+    let mut serve = std::pin::pin!(drive_until(local, connection, &enough, Duration::ZERO));
     std::future::poll_fn(|cx| {
         // A client that holds all its answers up: nothing but the end of the connection frees them.
         let stuck = watch.as_mut().poll(cx);
@@ -252,22 +262,38 @@ async fn serve_http2(local: &Rc<Local>, stream: TlsStream<TcpStream>, client: Cl
     .await;
 }
 
-/// Polls a connection until it ends, and asks it to end when the gateway drains.
+/// Polls an HTTP/1.1 connection until it ends. When the gateway drains, its next answer says that it is the last; one that stays idle
+/// is asked to end a little later, so that a request which is on its way by then is answered and not lost.
 async fn drive(local: &Rc<Local>, connection: impl Graceful) {
-    drive_until(local, connection, &Cell::new(false)).await;
+    let idle = local.common.settings.drain.idle;
+    drive_until(local, connection, &Cell::new(false), idle).await;
 }
 
-/// The same, and also asks it to end once `enough` is set.
-async fn drive_until(local: &Rc<Local>, connection: impl Graceful, enough: &Cell<bool>) {
+/// Polls a connection until it ends, and asks it to end once `enough` is set, or `rest` after a drain began.
+async fn drive_until(
+    local: &Rc<Local>,
+    connection: impl Graceful,
+    enough: &Cell<bool>,
+    rest: Duration,
+) {
     let mut connection = std::pin::pin!(connection);
     let mut told = None;
     let mut asked = false;
+    let mut resting: Option<Pin<Box<Sleep>>> = None;
+    let mut rested = |cx: &mut Context<'_>| {
+        rest.is_zero()
+            || resting
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(rest)))
+                .as_mut()
+                .poll(cx)
+                .is_ready()
+    };
     let result = std::future::poll_fn(|cx: &mut Context<'_>| {
         if told.is_none() {
             // A task keeps its waker: once is enough, and nothing has to be done for each request.
             told = Some(local.tell(cx.waker().clone()));
         }
-        if !asked && (local.is_draining() || enough.get()) {
+        if !asked && (enough.get() || (local.is_draining() && rested(cx))) {
             asked = true;
             connection.as_mut().end();
         }

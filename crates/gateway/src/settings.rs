@@ -60,6 +60,9 @@ pub struct Drain {
     /// How long connections are accepted after the gateway said that it is not ready any more, so that whoever sends traffic has
     /// noticed: 5 s.
     pub lame_duck: Duration,
+    /// How long an idle HTTP/1.1 connection is kept after that: 1 s. A request that comes in this time is answered, with
+    /// `Connection: close`. Over HTTP/2 `GOAWAY` says the same at once.
+    pub idle: Duration,
     /// How long requests in flight may take after that: 60 s.
     pub deadline: Duration,
 }
@@ -97,6 +100,7 @@ impl Default for Drain {
     fn default() -> Self {
         Self {
             lame_duck: Duration::from_secs(5),
+            idle: Duration::from_secs(1),
             deadline: Duration::from_secs(60),
         }
     }

@@ -250,6 +250,7 @@ impl Args {
             default_certificate: None,
             drain: Drain {
                 lame_duck: self.lame_duck.0,
+                idle: Drain::default().idle,
                 deadline: self.drain_timeout.0,
             },
             connections: Connections {

@@ -40,11 +40,42 @@ fn requests_in_flight_end_before_the_gateway_does() {
 }
 
 #[test]
+fn a_request_that_crosses_the_beginning_of_a_drain_is_answered() {
+    let echo = Echo::start();
+    let patient = Settings {
+        drain: Drain {
+            lame_duck: Duration::ZERO,
+            idle: Duration::from_secs(5),
+            deadline: Duration::from_secs(10),
+        },
+        ..settings()
+    };
+    let gateway = serving(patient, &echo);
+    let address = gateway.addresses().http;
+    let mut idle = connect(address);
+    idle.write_all(get("/mock").as_bytes()).unwrap();
+    assert_eq!(read(&mut idle).unwrap().header("connection"), None);
+    let drain = thread::spawn(move || gateway.drain());
+    eventually("no more connections", || {
+        std::net::TcpStream::connect(address.unwrap()).is_err()
+    });
+    idle.write_all(get("/mock").as_bytes()).unwrap();
+    let answer = read(&mut idle).unwrap();
+    assert_eq!(
+        (answer.status, answer.header("connection")),
+        (200, Some("close"))
+    );
+    assert!(closes(&mut idle));
+    assert_eq!(drain.join().unwrap().cut, 0);
+}
+
+#[test]
 fn what_takes_too_long_is_cut() {
     let echo = Echo::start();
     let short = Settings {
         drain: Drain {
             lame_duck: Duration::ZERO,
+            idle: Duration::ZERO,
             deadline: Duration::from_millis(100),
         },
         ..settings()
@@ -64,6 +95,7 @@ fn a_lame_duck_still_serves_and_a_second_signal_ends_it() {
     let lame = Settings {
         drain: Drain {
             lame_duck: Duration::from_secs(600),
+            idle: Duration::from_secs(1),
             deadline: Duration::from_secs(600),
         },
         ..settings()

@@ -40,6 +40,7 @@ pub(crate) fn settings() -> Settings {
         access_log: AccessLog::Off,
         drain: Drain {
             lame_duck: Duration::ZERO,
+            idle: Duration::from_millis(200),
             deadline: Duration::from_secs(5),
         },
         ..Settings::default()
