@@ -22,7 +22,7 @@ use clap::Parser as _;
 
 use cli::{Cli, Command};
 
-/// Requests allocate little and often, on threads of their own; the system's allocator takes a third more instructions for it.
+/// Requests allocate little and often, on threads of their own: what this allocator is made for.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
