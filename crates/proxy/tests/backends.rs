@@ -1,5 +1,11 @@
 //! Backends that refuse, stall, break off, talk nonsense or close too early; and what the client is told.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::type_complexity,
+    reason = "a test may panic, and its tables are read once"
+)]
+
 mod support;
 
 use std::{pin::Pin, time::Duration};
@@ -147,7 +153,8 @@ fn unreachable_backends_are_told_apart() {
 fn a_silent_backend_runs_into_the_apis_timeout() {
     fn silent(mut stream: TcpStream, asked: Recorded) -> Task {
         Box::pin(async move {
-            asked.borrow_mut().extend(read_request(&mut stream).await);
+            let request = read_request(&mut stream).await;
+            asked.borrow_mut().extend(request);
             tokio::time::sleep(Duration::from_secs(20)).await;
         })
     }

@@ -1,5 +1,11 @@
 //! `docs/errors.md` lists every code. `UPDATE=1 cargo test -p paifang-proxy --test docs` writes it anew.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::type_complexity,
+    reason = "a test may panic, and its tables are read once"
+)]
+
 use std::{fmt::Write as _, path::Path};
 
 use paifang_proxy::refusal::{Code, Fault};

@@ -1,5 +1,11 @@
 //! Parameters from the caller to the backend, in the three modes (Ref §4).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::type_complexity,
+    reason = "a test may panic, and its tables are read once"
+)]
+
 mod support;
 
 use serde_json::{Value, json};
