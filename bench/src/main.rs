@@ -32,6 +32,12 @@ const SCENARIOS: [&str; 5] = ["plain", "tls", "call", "routes", "table"];
 
 fn main() -> Result<()> {
     let asked: Vec<String> = std::env::args().skip(1).collect();
+    if let [command, file, apis] = &asked[..]
+        && command == table::LOAD_ONLY
+    {
+        println!("{}", table::load_only(file.as_ref(), apis.parse()?)?);
+        return Ok(());
+    }
     if let Some(unknown) = asked
         .iter()
         .find(|name| !SCENARIOS.contains(&name.as_str()))
@@ -44,7 +50,7 @@ fn main() -> Result<()> {
     let mut report = Report::default();
 
     if wanted("table") {
-        report.table = Some(table::measure(100_000)?);
+        report.table = Some(table::measure(100_000, &home)?);
     }
     let site = Site::new(&home, bench.upstream_port())?;
     for (name, tls) in [("plain", false), ("tls", true)] {

@@ -1,6 +1,6 @@
 //! The look-up table by itself: how long the published form of many Apis takes to load, and what it costs in memory.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, path::Path, process::Command, sync::Arc, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use paifang_compiler::{CertificateFacts, Memory, Object, Objects, Settings, compile};
@@ -8,7 +8,10 @@ use paifang_model::ObjectName;
 use paifang_snapshot::{table::Table, wire};
 use serde_json::Value;
 
-use crate::{folder::Fleet, measure::as_f64};
+use crate::{folder::Fleet, measure::as_f64, process::run};
+
+/// The argument that makes this program a child that only loads.
+pub(crate) const LOAD_ONLY: &str = "load-only";
 
 /// What many Apis cost.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +28,7 @@ pub(crate) struct TableCost {
 }
 
 /// Compiles and loads this many signed Apis with three parameters each.
-pub(crate) fn measure(apis: usize) -> Result<TableCost> {
+pub(crate) fn measure(apis: usize, home: &Path) -> Result<TableCost> {
     let fleet = Fleet::signed(apis);
     let objects = objects(&fleet)?;
     let mut settings = Settings::new(|_| Ok(CertificateFacts::default()));
@@ -43,24 +46,58 @@ pub(crate) fn measure(apis: usize) -> Result<TableCost> {
     let published_bytes =
         as_f64(published.iter().map(|(_, bytes)| bytes.len()).sum()) / as_f64(apis);
 
-    let began = Instant::now();
-    let table = load(&published)?;
-    let load_seconds = began.elapsed().as_secs_f64();
-    let routes: usize = table.groups().map(|group| group.routes().count()).sum();
-    ensure!(routes == apis, "{routes} routes of {apis} Apis were loaded");
-
-    // A second table, built while the heap is warm: what is resident afterwards is its own.
-    let before = resident()?;
-    let second = load(&published)?;
-    let table_bytes = (resident()? - before) / as_f64(apis);
-    drop((table, second));
+    // A process of its own: this one's heap is full of what compile left behind.
+    let file = home.join("published.jsonl");
+    let lines = published
+        .iter()
+        .map(|(name, bytes)| Ok(format!("{name}\t{}\n", std::str::from_utf8(bytes)?)))
+        .collect::<Result<String>>()?;
+    std::fs::write(&file, lines)?;
+    let output = run(Command::new(std::env::current_exe()?)
+        .arg(LOAD_ONLY)
+        .arg(&file)
+        .arg(apis.to_string()))?;
+    let mut numbers = output
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok());
     Ok(TableCost {
         apis,
-        load_seconds,
+        load_seconds: numbers.next().context("no time")?,
+        table_bytes: numbers.next().context("no size")?,
         compile_seconds,
         published_bytes,
-        table_bytes,
     })
+}
+
+/// The child's part: loads the published form three times and prints seconds (the best of three) and resident bytes of one Api.
+///
+/// Every load leaves as much free memory as its input took, and the next one's input takes just that; so what grows from the second
+/// to the third is the third table.
+pub(crate) fn load_only(file: &Path, apis: usize) -> Result<String> {
+    let text = std::fs::read_to_string(file)?;
+    let published = text
+        .lines()
+        .map(|line| {
+            let (name, json) = line.split_once('\t').context("no tab")?;
+            let name = name
+                .parse()
+                .map_err(|error: String| anyhow::anyhow!(error))?;
+            Ok((name, json.as_bytes().to_vec()))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let (mut tables, mut sizes, mut seconds) = (Vec::new(), Vec::new(), f64::MAX);
+    for _ in 0..3 {
+        let began = Instant::now();
+        tables.push(load(&published)?);
+        seconds = seconds.min(began.elapsed().as_secs_f64());
+        sizes.push(resident()?);
+    }
+    let routes: usize = tables[0].groups().map(|group| group.routes().count()).sum();
+    ensure!(routes == apis, "{routes} routes of {apis} Apis were loaded");
+    Ok(format!(
+        "{seconds} {}",
+        (sizes[2] - sizes[1]) / as_f64(apis)
+    ))
 }
 
 fn load(published: &[(ObjectName, Vec<u8>)]) -> Result<Table> {
