@@ -4,7 +4,7 @@
 //! What decides are counts, which do not depend on the machine's mood: instructions per request (callgrind), system calls per
 //! request (strace), bytes per Api. Wall-clock figures are ratios of rounds that alternate.
 //!
-//! Needs nginx, wrk, valgrind and strace; openssl makes the certificate.
+//! Needs nginx, h2load, valgrind and strace; openssl makes the certificate.
 #![expect(
     clippy::print_stdout,
     reason = "a command-line tool that prints its table"

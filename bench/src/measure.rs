@@ -63,7 +63,7 @@ impl Bench {
     pub(crate) fn new(home: &Path) -> Result<Self> {
         for tool in [
             "nginx",
-            "wrk",
+            "h2load",
             "valgrind",
             "callgrind_control",
             "strace",
@@ -71,7 +71,7 @@ impl Bench {
             "openssl",
         ] {
             run(Command::new("sh").args(["-c", &format!("command -v {tool}")]))
-                .with_context(|| format!("{tool} is missing (Debian: apt-get install nginx-light wrk valgrind strace util-linux openssl)"))?;
+                .with_context(|| format!("{tool} is missing (Debian: apt-get install nginx-light nghttp2-client valgrind strace util-linux openssl)"))?;
         }
         fs::create_dir_all(home)?;
         let home = home.canonicalize()?;
@@ -174,8 +174,8 @@ http {{
         let (_ours, ours) = self.start_ours(&folder, tls, Under::Nothing)?;
         let (_nginx, nginx) = self.start_nginx(site, tls, Under::Nothing)?;
         let mut ratios = Vec::new();
-        wrk(ours, tls, 1)?;
-        wrk(nginx, tls, 1)?;
+        rate(ours, tls, 1)?;
+        rate(nginx, tls, 1)?;
         for round in 0..ROUNDS {
             let (first, second) = if round % 2 == 0 {
                 (ours, nginx)
@@ -183,8 +183,8 @@ http {{
                 (nginx, ours)
             };
             let (a, b) = (
-                wrk(first, tls, ROUND_SECONDS)?,
-                wrk(second, tls, ROUND_SECONDS)?,
+                rate(first, tls, ROUND_SECONDS)?,
+                rate(second, tls, ROUND_SECONDS)?,
             );
             ratios.push(if round % 2 == 0 { a / b } else { b / a });
         }
@@ -263,25 +263,28 @@ fn callgrind(id: u32, state: &str) -> Result<()> {
     Ok(())
 }
 
-fn wrk(address: SocketAddr, tls: bool, seconds: u32) -> Result<f64> {
+/// Requests per second of h2load, which (unlike wrk) can ask for a name that does not resolve.
+fn rate(address: SocketAddr, tls: bool, seconds: u32) -> Result<f64> {
     let scheme = if tls { "https" } else { "http" };
-    let output = run(Command::new("taskset")
-        .args([
-            "-c",
-            "1",
-            "wrk",
-            "-t1",
-            &format!("-c{CONNECTIONS}"),
-            &format!("-d{seconds}s"),
-            "-H",
-            &format!("Host: {HOST}"),
-        ])
-        .arg(format!("{scheme}://{address}/a/b")))?;
-    if output.contains("Non-2xx") || output.contains("Socket errors") {
+    let output = run(Command::new("taskset").args([
+        "-c",
+        "1",
+        "h2load",
+        "--h1",
+        "-t1",
+        &format!("-c{CONNECTIONS}"),
+        &format!("-D{seconds}"),
+        &format!("--connect-to={address}"),
+        &format!("{scheme}://{HOST}/a/b"),
+    ]))?;
+    if !output.contains(" 0 failed, 0 errored, 0 timeout")
+        || !output.contains(" 0 3xx, 0 4xx, 0 5xx")
+    {
         bail!("requests failed:\n{output}");
     }
-    number_after(&output, "Requests/sec:")
-        .with_context(|| format!("wrk printed no rate:\n{output}"))
+    number_after(&output, "finished in")
+        .and_then(|_| number_after(&output, "s, "))
+        .with_context(|| format!("h2load printed no rate:\n{output}"))
 }
 
 fn wait_port(port: u16) -> Result<()> {

@@ -66,9 +66,27 @@ impl Process {
         }
     }
 
+    /// Who has to be told to end: what it started (strace does not pass signals on), or itself.
+    fn ending(&self) -> Vec<u32> {
+        let id = self.id();
+        let children =
+            std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        let children: Vec<u32> = children
+            .split_whitespace()
+            .filter_map(|child| child.parse().ok())
+            .collect();
+        if children.is_empty() {
+            vec![id]
+        } else {
+            children
+        }
+    }
+
     /// Asks it to end (SIGTERM) and waits; its output.
     pub(crate) fn end(mut self) -> Result<String> {
-        signal(self.id(), "TERM")?;
+        for id in self.ending() {
+            signal(id, "TERM")?;
+        }
         let began = Instant::now();
         while self.child.try_wait()?.is_none() {
             if began.elapsed() > Duration::from_secs(120) {
@@ -82,6 +100,12 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        for id in self.ending() {
+            let _ = signal(id, "KILL");
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
