@@ -51,8 +51,9 @@ codegen() { cargo xtask codegen --check "$@"; }
 deny() { cargo deny --locked check --hide-inclusion-graph licenses bans sources "$@"; }
 unit() { cargo test --workspace --locked "$@"; }
 fuzz() { fuzz/run.sh "${1:-$FUZZ_SECONDS}"; }
+# After `cargo test --workspace` the program is there already; built alone it would have other features, and be built anew.
 e2e() {
-  cargo build --locked -p paifang
+  [ -n "${built:-}" ] || cargo build --locked -p paifang
   (cd e2e && ../.cache/venv/bin/python -m pytest "$@")
 }
 
@@ -76,6 +77,7 @@ step "generated files" codegen
 step "slow tools" await_slow
 step "licences, bans and sources" deny
 step "unit tests" unit
+built=yes
 step "fuzz targets, $FUZZ_SECONDS s each" fuzz
 step "end-to-end tests" e2e
 printf '\n== all checks passed in %s s\n' "$SECONDS"
