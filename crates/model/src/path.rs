@@ -109,6 +109,10 @@ impl FromStr for BasePath {
                 encode(literal, &mut spelt);
             }
         }
+        // What is kept is what is published and read again: the limit holds for that spelling too.
+        if spelt.len() > MAX_BYTES {
+            return Err(InvalidPath::Length(MAX_BYTES));
+        }
         let trimmed = spelt.strip_suffix('/').unwrap_or(&spelt);
         Ok(Self(if trimmed.is_empty() { "/" } else { trimmed }.into()))
     }
@@ -380,6 +384,17 @@ mod tests {
         }
         for bad in ["/[a]", "/*", "v1", "/a//b"] {
             assert!(bad.parse::<BasePath>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_base_path_that_grows_when_it_is_spelt_out_still_reads_again() {
+        for count in [100, 341, 342, 600, 1000] {
+            let text = format!("/{}", ">".repeat(count));
+            match text.parse::<BasePath>() {
+                Ok(base) => assert_eq!(base.as_str().parse::<BasePath>(), Ok(base), "{count}"),
+                Err(error) => assert_eq!(error, InvalidPath::Length(1024), "{count}"),
+            }
         }
     }
 }
