@@ -156,7 +156,7 @@ http {{
             let total = line
                 .split_whitespace()
                 .filter_map(|word| word.parse::<f64>().ok())
-                .nth(2)
+                .nth(3)
                 .context("strace's total has no number of calls")?;
             Ok((total, sent))
         };
@@ -206,6 +206,8 @@ http {{
             .arg(folder)
             .arg("--state")
             .arg(&state);
+        // Like nginx's.
+        command.args(["--access-log", "off"]);
         for listener in ["http", "https", "internal", "admin"] {
             command.args([format!("--{listener}"), "127.0.0.1:0".to_owned()]);
         }
