@@ -249,10 +249,10 @@ fn decode(text: &str) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
-/// Percent-encodes what may not stand in a segment (RFC 3986 §3.3: `pchar`).
+/// Percent-encodes what may not stand in a segment (RFC 3986 §3.3: `pchar`), and `*`, which means something in a path of ours.
 fn encode(literal: &str, out: &mut String) {
     for byte in literal.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte) {
+        if byte.is_ascii_alphanumeric() || b"-._~!$&'()+,;=:@".contains(&byte) {
             out.push(char::from(byte));
         } else {
             out.push_str(&format!("%{byte:02X}"));
@@ -385,6 +385,23 @@ mod tests {
         for bad in ["/[a]", "/*", "v1", "/a//b"] {
             assert!(bad.parse::<BasePath>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn every_base_path_reads_again_as_it_is_spelt() {
+        for text in [
+            "/%2A",
+            "/%2a/x",
+            "/a%5Bb%5D",
+            "/%25",
+            "/a,b;c=d",
+            "/天气",
+            "/a%20b",
+        ] {
+            let base: BasePath = text.parse().unwrap();
+            assert_eq!(base.as_str().parse::<BasePath>(), Ok(base), "{text}");
+        }
+        assert_eq!("/%2A".parse::<BasePath>().unwrap().as_str(), "/%2A");
     }
 
     #[test]
