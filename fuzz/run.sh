@@ -3,6 +3,7 @@
 #
 #   fuzz/run.sh [SECONDS [TARGET…]]     default: 10 s, every target
 #
+# The seed is fixed, so that a run says something about the change and not about luck; FUZZ_SEED=0 picks a random one, to search.
 # Coverage comes from LLVM's own pass, which stable rustc can be told to run; no nightly and no cargo-fuzz are needed.
 # A finding is left in fuzz/artifacts/TARGET; to see it again: target/fuzz/…/release/TARGET FILE
 set -euo pipefail
@@ -27,7 +28,7 @@ for target in "${targets[@]}"; do
   [ ! -d "fuzz/seeds/$target" ] || seeds=("fuzz/seeds/$target")
   printf '   %s: ' "$target"
   log=$folder/$target.log
-  if "$folder/$triple/release/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=16384 -print_final_stats=1 \
+  if "$folder/$triple/release/$target" -max_total_time="$seconds" -seed="${FUZZ_SEED:-1}" -timeout=10 -rss_limit_mb=2048 -max_len=16384 -print_final_stats=1 \
     -artifact_prefix="fuzz/artifacts/$target/" "$folder/corpus/$target" "${seeds[@]}" >"$log" 2>&1; then
     sed -n 's/^stat::number_of_executed_units: *\([0-9]*\)$/\1 inputs, no finding/p' "$log"
   else
