@@ -197,10 +197,10 @@ where
     let proxy = Rc::clone(&local.proxy);
     // Boxed: the library keeps room for this future as long as the connection lives, and most connections are idle.
     let service = service_fn(move |request: Request<Incoming>| {
-        let serving = Rc::clone(&proxy).serve(Rc::clone(&client), request);
-        let local = Rc::clone(local);
+        let (proxy, client, local) = (Rc::clone(&proxy), Rc::clone(&client), Rc::clone(local));
         Box::pin(async move {
-            let mut response = serving.await?;
+            // Made inside, where it stays: it is large, and copying it costs more than a phase of the request.
+            let mut response = proxy.serve(client, request).await?;
             if local.is_draining() {
                 let headers = response.headers_mut();
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
