@@ -1,6 +1,6 @@
 //! Phases 5 and 6: who calls (Ref §1, §2), and whether it may.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
 use paifang_signing::{
@@ -14,7 +14,7 @@ use paifang_snapshot::{
 
 use crate::{
     clean::head::Cleaned,
-    keys::{Caller, Keys},
+    keys::{AppKey, Caller, Keys},
     locate::Located,
     map,
     nonce::{Nonces, Use},
@@ -29,6 +29,25 @@ pub(crate) struct Request<'r> {
     pub(crate) method: &'r str,
     /// The whole body, where it was read.
     pub(crate) body: Option<&'r [u8]>,
+}
+
+/// Who claims to call, by what was sent before the body.
+pub(crate) enum Claim<'r> {
+    /// An App, by a signature that has yet to be verified.
+    Signed(Signature<'r>),
+    /// An App, by its AppCode: nothing is left to verify.
+    Code(Arc<Caller>),
+}
+
+/// A signature of somebody known, made lately.
+pub(crate) struct Signature<'r> {
+    app_key: &'r str,
+    entry: &'r AppKey,
+    signature: &'r HeaderValue,
+    algorithm: Algorithm,
+    nonce: Option<&'r str>,
+    /// How far its time stamp is ahead of our clock.
+    ahead_ms: u64,
 }
 
 /// Who calls.
@@ -55,20 +74,19 @@ impl Headers for Lookup<'_> {
     }
 }
 
-/// Identifies the App. A signature goes before an AppCode when both are sent.
-pub(crate) fn authenticate<'r>(
-    request: &Request<'r>,
+/// Who claims to call. A signature goes before an AppCode when both are sent. Everything that can be refused without the body is
+/// refused here, so that nobody unknown makes us hold one.
+pub(crate) fn claim<'r>(
+    cleaned: &Cleaned<'r>,
     rules: &AppAuth,
-    keys: &Keys,
-    nonces: &Nonces,
+    keys: &'r Keys,
     now: &Now,
-    scratch: &mut Scratch,
-) -> Result<Identity<'r>, Refusal> {
-    let known = &request.cleaned.known;
-    if let Some(key) = known.key {
-        return signed(request, key, rules, keys, nonces, now, scratch);
+) -> Result<Claim<'r>, Refusal> {
+    if let Some(key) = cleaned.known.key {
+        return signature(cleaned, key, rules, keys, now).map(Claim::Signed);
     }
-    let code = known
+    let code = cleaned
+        .known
         .authorization
         .and_then(|value| appcode::parse(value.as_bytes()));
     if let Some(code) = code {
@@ -77,59 +95,27 @@ pub(crate) fn authenticate<'r>(
         }
         return by_code(code, keys, now);
     }
-    match request.cleaned.query.and_then(appcode::in_query) {
+    match cleaned.query.and_then(appcode::in_query) {
         None => Err(Refusal::no_credential()),
         Some(code) if rules.app_code == AppCode::HeaderAndQuery => by_code(&code, keys, now),
         Some(_) => Err(Refusal::app_code("not allowed in the query of this API")),
     }
 }
 
-/// What can be said of a request before its body is read: whether somebody known claims to have sent it, and lately.
-pub(crate) fn check_claim(cleaned: &Cleaned<'_>, keys: &Keys, now: &Now) -> Result<(), Refusal> {
-    let known = &cleaned.known;
-    if let Some(key) = known.key {
-        check_timestamp(known.timestamp, now)?;
-        let app_key = key.to_str().map_err(|_| Refusal::app_key())?;
-        return match keys.app_key(app_key, now.unix_ms) {
-            Some(_) => Ok(()),
-            None => Err(Refusal::app_key()),
-        };
-    }
-    let in_header = known
-        .authorization
-        .and_then(|value| appcode::parse(value.as_bytes()))
-        .map(Cow::Borrowed);
-    match in_header.or_else(|| cleaned.query.and_then(appcode::in_query)) {
-        Some(code) => by_code(&code, keys, now).map(drop),
-        None => Err(Refusal::no_credential()),
-    }
-}
-
-fn check_timestamp(timestamp: Option<&HeaderValue>, now: &Now) -> Result<(), Refusal> {
-    let Some(timestamp) = timestamp else {
-        return Ok(());
-    };
-    let now_ms = u64::try_from(now.unix_ms).unwrap_or(0);
-    timestamp_within(timestamp.as_bytes(), now_ms, TIMESTAMP_WINDOW_MS)
-        .map_err(|error| Refusal::timestamp().detail(error))
-}
-
-fn by_code<'r>(code: &str, keys: &Keys, now: &Now) -> Result<Identity<'r>, Refusal> {
+fn by_code<'r>(code: &str, keys: &Keys, now: &Now) -> Result<Claim<'r>, Refusal> {
     keys.app_code(code, now.unix_ms)
-        .map(|caller| Identity::Code(Arc::clone(caller)))
+        .map(|caller| Claim::Code(Arc::clone(caller)))
         .ok_or_else(|| Refusal::app_code("not exists"))
 }
 
-fn signed<'r>(
-    request: &Request<'r>,
+fn signature<'r>(
+    cleaned: &Cleaned<'r>,
     key: &'r HeaderValue,
     rules: &AppAuth,
-    keys: &Keys,
-    nonces: &Nonces,
+    keys: &'r Keys,
     now: &Now,
-    scratch: &mut Scratch,
-) -> Result<Identity<'r>, Refusal> {
-    let known = &request.cleaned.known;
+) -> Result<Signature<'r>, Refusal> {
+    let known = &cleaned.known;
     let signature = known
         .signature
         .ok_or_else(|| Refusal::missing_header("X-Ca-Signature"))?;
@@ -149,8 +135,9 @@ fn signed<'r>(
     if let Some(timestamp) = known.timestamp {
         let now_ms = u64::try_from(now.unix_ms).unwrap_or(0);
         ahead_ms = timestamp_ahead(timestamp.as_bytes(), now_ms);
+        timestamp_within(timestamp.as_bytes(), now_ms, TIMESTAMP_WINDOW_MS)
+            .map_err(|error| Refusal::timestamp().detail(error))?;
     }
-    check_timestamp(known.timestamp, now)?;
     let nonce = known
         .nonce
         .map(|value| {
@@ -174,40 +161,14 @@ fn signed<'r>(
     let entry = keys
         .app_key(app_key, now.unix_ms)
         .ok_or_else(Refusal::app_key)?;
-    check_single(request.headers, known.signature_headers)?;
-    let form = request.body.filter(|_| map::is_form(request.cleaned));
-    let parts = Parts {
-        method: request.method,
-        raw_path: request.cleaned.raw_path,
-        query: request.cleaned.query,
-        form,
-        headers: &Lookup(request.headers),
-    };
-    let listed = known.signature_headers.map(HeaderValue::as_bytes);
-    verify(
-        &parts,
-        signature.as_bytes(),
-        listed,
+    Ok(Signature {
+        app_key,
+        entry,
+        signature,
         algorithm,
-        &entry.key,
-        scratch,
-    )
-    .map_err(|mismatch| Refusal::signature(&mismatch.hint()))?;
-    if let Some(sent) = known.content_md5 {
-        check_digest(sent, request.body)?;
-    }
-    // Only a sound signature uses up a nonce: nobody else can spend it.
-    if let Some(nonce) = nonce {
-        let counts_from = now.monotonic_s() + ahead_ms.div_ceil(1000);
-        match nonces.take(app_key, nonce, now.monotonic_s(), counts_from) {
-            Use::Fresh => {}
-            Use::Repeated => return Err(Refusal::nonce_used()),
-            Use::Full => {
-                return Err(Refusal::overload().detail("no room for more nonces: raise the limit"));
-            }
-        }
-    }
-    Ok(Identity::Key(Arc::clone(&entry.caller), app_key))
+        nonce,
+        ahead_ms,
+    })
 }
 
 fn lists_nonce(listed: Option<&HeaderValue>) -> bool {
@@ -245,6 +206,74 @@ fn check_digest(sent: &HeaderValue, body: Option<&[u8]>) -> Result<(), Refusal> 
         Ok(())
     } else {
         Err(Refusal::content_md5("differs from the body received"))
+    }
+}
+
+// === impl Claim ===
+
+impl<'r> Claim<'r> {
+    /// Identifies the App, given all that was sent.
+    pub(crate) fn prove(
+        self,
+        request: &Request<'_>,
+        nonces: &Nonces,
+        now: &Now,
+        scratch: &mut Scratch,
+    ) -> Result<Identity<'r>, Refusal> {
+        match self {
+            Self::Code(caller) => Ok(Identity::Code(caller)),
+            Self::Signed(signature) => signature.prove(request, nonces, now, scratch),
+        }
+    }
+}
+
+// === impl Signature ===
+
+impl<'r> Signature<'r> {
+    fn prove(
+        self,
+        request: &Request<'_>,
+        nonces: &Nonces,
+        now: &Now,
+        scratch: &mut Scratch,
+    ) -> Result<Identity<'r>, Refusal> {
+        let known = &request.cleaned.known;
+        check_single(request.headers, known.signature_headers)?;
+        let form = request.body.filter(|_| map::is_form(request.cleaned));
+        let parts = Parts {
+            method: request.method,
+            raw_path: request.cleaned.raw_path,
+            query: request.cleaned.query,
+            form,
+            headers: &Lookup(request.headers),
+        };
+        let listed = known.signature_headers.map(HeaderValue::as_bytes);
+        verify(
+            &parts,
+            self.signature.as_bytes(),
+            listed,
+            self.algorithm,
+            &self.entry.key,
+            scratch,
+        )
+        .map_err(|mismatch| Refusal::signature(&mismatch.hint()))?;
+        if let Some(sent) = known.content_md5 {
+            check_digest(sent, request.body)?;
+        }
+        // Only a sound signature uses up a nonce: nobody else can spend it.
+        if let Some(nonce) = self.nonce {
+            let counts_from = now.monotonic_s() + self.ahead_ms.div_ceil(1000);
+            match nonces.take(self.app_key, nonce, now.monotonic_s(), counts_from) {
+                Use::Fresh => {}
+                Use::Repeated => return Err(Refusal::nonce_used()),
+                Use::Full => {
+                    return Err(
+                        Refusal::overload().detail("no room for more nonces: raise the limit")
+                    );
+                }
+            }
+        }
+        Ok(Identity::Key(Arc::clone(&self.entry.caller), self.app_key))
     }
 }
 

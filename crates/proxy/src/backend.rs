@@ -10,7 +10,7 @@ mod resolve;
 pub(crate) mod tls;
 
 pub(crate) use self::{
-    http::{Exchange, Load, ask, deadline},
+    http::{Exchange, Load, ask},
     pool::{Lease, Pool},
     resolve::Resolver,
 };

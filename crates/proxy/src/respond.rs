@@ -12,7 +12,6 @@ use crate::{
     record::{Observe, Record},
     refusal::Refusal,
     serve::Answer,
-    settings::Settings,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-ca-request-id");
@@ -32,7 +31,6 @@ pub(crate) fn respond(
     mut record: Box<Record>,
     via_sub_domain: bool,
     observer: Rc<dyn Observe>,
-    _settings: &Settings,
 ) -> Response<Body> {
     let http1 = record.version < http::Version::HTTP_2;
     let id = record.id.header();

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwap;
@@ -82,6 +82,14 @@ pub struct ClientTls {
     pub domain: Option<HostPattern>,
     /// Subject of the verified client certificate, as `X-Client-S-Dn` carries it.
     pub subject: Option<HeaderValue>,
+}
+
+/// A request's body, as far as it has been read.
+enum Received {
+    /// To its end, because a phase needs it.
+    Whole(Bytes),
+    /// Not at all.
+    Stream(Incoming),
 }
 
 /// An answer on its way out, before the headers every answer has.
@@ -187,7 +195,6 @@ impl Worker {
             record,
             *via_sub_domain,
             Rc::clone(&self.observer),
-            self.settings(),
         ))
     }
 
@@ -231,51 +238,40 @@ impl Worker {
         if declared.is_some_and(|length| length > limits.body_bytes) {
             return Err(Refusal::body_too_large());
         }
-        let (whole, stream) = if needs_whole_body(&cleaned, api, &incoming) {
-            // Nobody unknown makes us hold a body.
-            if matches!(api.auth, Auth::App(_)) {
-                authenticate::check_claim(&cleaned, &config.keys, now)?;
-            }
+        let claim = match &api.auth {
+            Auth::Anonymous => None,
+            Auth::App(rules) => Some(authenticate::claim(&cleaned, rules, &config.keys, now)?),
+        };
+        let received = if needs_whole_body(&cleaned, api, &incoming) {
             // Boxed, like everything that few requests wait for: it would make the future of every request larger to move.
             let reading = Box::pin(collect(incoming, limits.body_bytes));
             let whole = tokio::time::timeout(self.shared.settings.timeouts.body, reading)
                 .await
                 .unwrap_or_else(|_| Err(Refusal::request_timeout()));
-            (
-                Some(
-                    whole
-                        .map_err(|refusal| client.refused.borrow_mut().take().unwrap_or(refusal))?,
-                ),
-                None,
+            Received::Whole(
+                whole.map_err(|refusal| client.refused.borrow_mut().take().unwrap_or(refusal))?,
             )
         } else {
-            (None, Some(incoming))
+            Received::Stream(incoming)
         };
 
-        let identity = match &api.auth {
-            Auth::Anonymous => Identity::Anonymous,
-            Auth::App(rules) => {
+        let identity = match claim {
+            None => Identity::Anonymous,
+            Some(claim) => {
                 let request = authenticate::Request {
                     cleaned: &cleaned,
                     headers: &parts.headers,
                     method: parts.method.as_str(),
-                    body: whole.as_deref(),
+                    body: received.whole().map(|whole| &**whole),
                 };
                 let mut scratch = self.scratch.borrow_mut();
-                authenticate::authenticate(
-                    &request,
-                    rules,
-                    &config.keys,
-                    &self.shared.nonces,
-                    now,
-                    &mut scratch,
-                )?
+                claim.prove(&request, &self.shared.nonces, now, &mut scratch)?
             }
         };
         record.caller = identity.caller().cloned();
         let permit = identity.authorise(&located, now)?;
 
-        let mapped = map::map(&Inputs {
+        let mut mapped = map::map(&Inputs {
             worker: self,
             config: &config,
             client,
@@ -284,7 +280,7 @@ impl Worker {
             captures: &captures,
             located: &located,
             permit: &permit,
-            whole: whole.as_ref(),
+            whole: received.whole(),
             record,
             now,
         })?;
@@ -298,22 +294,21 @@ impl Worker {
         drop(cleaned);
 
         let fault = Fault::default();
-        let body = match (mapped.body.clone(), whole, stream) {
-            (Some(body), ..) | (None, Some(body), _) => Outgoing::Whole(body),
-            (None, None, Some(stream)) if hyper::body::Body::is_end_stream(&stream) => {
+        let body = match (mapped.body.take(), received) {
+            (Some(body), _) | (None, Received::Whole(body)) => Outgoing::Whole(body),
+            (None, Received::Stream(stream)) if hyper::body::Body::is_end_stream(&stream) => {
                 Outgoing::Empty
             }
-            (None, None, Some(stream)) => {
+            (None, Received::Stream(stream)) => {
                 Outgoing::Stream(Limited::new(stream, limits.body_bytes, fault.clone()))
             }
-            (None, None, None) => Outgoing::Empty,
         };
         let request = mapped.into_request(parts, body)?;
         let exchange = Exchange {
             worker: self,
             config: &config,
             backend: &route.backend,
-            deadline: backend::deadline(api_timeout(&route)),
+            deadline: Instant::now() + route.api.timeout,
             fault,
         };
         let (response, lease) = backend::ask(&exchange, request, record)
@@ -323,8 +318,13 @@ impl Worker {
     }
 }
 
-fn api_timeout(route: &paifang_snapshot::table::Route) -> Duration {
-    route.api.timeout
+impl Received {
+    fn whole(&self) -> Option<&Bytes> {
+        match self {
+            Self::Whole(whole) => Some(whole),
+            Self::Stream(_) => None,
+        }
+    }
 }
 
 /// Tells the observer of a request whose client left before there was an answer: the library then drops it where it stands.

@@ -1,13 +1,6 @@
 //! HTTP and VPC backends: find an address, get a connection, ask, and say in the protocol's words what went wrong.
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
 
 use http::{
     Request, Response,
@@ -410,9 +403,4 @@ impl Drop for Busy {
             }
         }
     }
-}
-
-/// How long an exchange may take.
-pub(crate) fn deadline(timeout: Duration) -> Instant {
-    Instant::now() + timeout
 }
