@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::short;
+
 /// How a backend is spoken to.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
@@ -167,10 +169,6 @@ fn split_port(text: &str) -> Result<(&str, Option<u16>), InvalidAddress> {
         })
         .transpose()?;
     Ok((host, port))
-}
-
-fn short(text: &str) -> String {
-    text.chars().take(100).collect()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod method;
 mod name;
 mod parameter;
 mod path;
+pub mod percent;
 mod protocol;
 mod secret;
 mod stage;
@@ -23,3 +24,8 @@ pub use path::{BasePath, InvalidPath, PathTemplate, Segment};
 pub use protocol::{HttpsPolicy, Protocol, Protocols};
 pub use secret::Redacted;
 pub use stage::{InvalidStage, Stage};
+
+/// What a user wrote, short enough to be told back in a message.
+fn short(text: &str) -> String {
+    text.chars().take(100).collect()
+}

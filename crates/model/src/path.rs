@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::{percent, short};
+
 /// A base path: `/`, or `/a/b` without a trailing slash (Ref §13 row 28). Percent-encoded the way normalised requests are, however it
 /// was written: unreserved characters and sub-delimiters plain, the others as upper-case escapes (RFC 3986 §6.2.2).
 #[derive(
@@ -212,7 +214,7 @@ fn parse_segment(part: &str) -> Result<Segment, InvalidPath> {
             _ => Err(InvalidPath::Parameter(short(part))),
         };
     }
-    let decoded = decode(part).ok_or_else(|| InvalidPath::Segment(short(part)))?;
+    let decoded = percent::decode(part).ok_or_else(|| InvalidPath::Segment(short(part)))?;
     let forbidden = |c: char| c.is_control() || matches!(c, '?' | '#' | '\\' | '/');
     if part.contains([' ', '?', '#'])
         || decoded == "."
@@ -233,35 +235,11 @@ fn is_parameter_name(name: &str) -> bool {
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
-/// Percent-decodes; `None` for an incomplete escape or bytes that are not UTF-8.
-fn decode(text: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte == b'%' {
-            let high = char::from(bytes.next()?).to_digit(16)?;
-            let low = char::from(bytes.next()?).to_digit(16)?;
-            out.push(u8::try_from(high * 16 + low).ok()?);
-        } else {
-            out.push(byte);
-        }
-    }
-    String::from_utf8(out).ok()
-}
-
 /// Percent-encodes what may not stand in a segment (RFC 3986 §3.3: `pchar`), and `*`, which means something in a path of ours.
 fn encode(literal: &str, out: &mut String) {
-    for byte in literal.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~!$&'()+,;=:@".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-}
-
-fn short(text: &str) -> String {
-    text.chars().take(100).collect()
+    percent::escape(literal, out, |byte| {
+        percent::is_unreserved(byte) || b"!$&'()+,;=:@".contains(&byte)
+    });
 }
 
 impl TryFrom<String> for PathTemplate {

@@ -2,46 +2,18 @@
 
 use std::borrow::Cow;
 
+use paifang_model::percent;
+
 /// Appends `text` to a query or form, escaping everything but unreserved characters (RFC 3986 §2.3).
 pub(crate) fn component(text: &str, out: &mut String) {
-    escape(text, out, |b| {
-        b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~')
-    });
+    percent::escape(text, out, percent::is_unreserved);
 }
 
 /// Appends `text` as one path segment: unreserved characters and those sub-delimiters that no server gives a meaning stay.
 pub(crate) fn segment(text: &str, out: &mut String) {
-    escape(text, out, |b| {
-        b.is_ascii_alphanumeric()
-            || matches!(
-                b,
-                b'-' | b'.'
-                    | b'_'
-                    | b'~'
-                    | b'!'
-                    | b'$'
-                    | b'\''
-                    | b'('
-                    | b')'
-                    | b'*'
-                    | b','
-                    | b':'
-                    | b'@'
-            )
+    percent::escape(text, out, |byte| {
+        percent::is_unreserved(byte) || b"!$'()*,:@".contains(&byte)
     });
-}
-
-fn escape(text: &str, out: &mut String, keep: impl Fn(u8) -> bool) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for &b in text.as_bytes() {
-        if keep(b) {
-            out.push(char::from(b));
-        } else {
-            out.push('%');
-            out.push(char::from(HEX[usize::from(b >> 4)]));
-            out.push(char::from(HEX[usize::from(b & 15)]));
-        }
-    }
 }
 
 /// Decodes a component of a query or form: `%XX`, and `+` as a space. `None` when the bytes are not UTF-8 or an escape is
@@ -50,7 +22,7 @@ pub(crate) fn decode_component(text: &str) -> Option<Cow<'_, str>> {
     if !text.bytes().any(|b| b == b'%' || b == b'+') {
         return Some(Cow::Borrowed(text));
     }
-    decode(text, true).map(Cow::Owned)
+    percent::decode(&text.replace('+', " ")).map(Cow::Owned)
 }
 
 /// Decodes a path segment: `%XX` only.
@@ -58,24 +30,7 @@ pub(crate) fn decode_segment(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains('%') {
         return Some(Cow::Borrowed(text));
     }
-    decode(text, false).map(Cow::Owned)
-}
-
-fn decode(text: &str, plus_is_space: bool) -> Option<String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(b) = bytes.next() {
-        out.push(match b {
-            b'%' => {
-                let high = char::from(bytes.next()?).to_digit(16)?;
-                let low = char::from(bytes.next()?).to_digit(16)?;
-                u8::try_from(high << 4 | low).ok()?
-            }
-            b'+' if plus_is_space => b' ',
-            other => other,
-        });
-    }
-    String::from_utf8(out).ok()
+    percent::decode(text).map(Cow::Owned)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header, request::Parts};
-use paifang_model::{Method, normalise_host};
+use paifang_model::{Method, normalise_host, percent};
 
 use super::wire::is_target;
 use crate::refusal::Refusal;
@@ -303,7 +303,8 @@ fn decode_unreserved(raw: &str) -> Result<String, Refusal> {
         let mut rest = segment;
         while let Some(at) = rest.find('%') {
             out.push_str(&rest[..at]);
-            let byte = escape_at(rest.as_bytes(), at).ok_or_else(Refusal::uri_characters)?;
+            let byte =
+                percent::escaped(&rest.as_bytes()[at..]).ok_or_else(Refusal::uri_characters)?;
             had_escape = true;
             match byte {
                 b'\\' | 0..=0x1f | 0x7f => {
@@ -311,14 +312,8 @@ fn decode_unreserved(raw: &str) -> Result<String, Refusal> {
                         "has an escaped backslash or control character",
                     ));
                 }
-                b'-' | b'.' | b'_' | b'~' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
-                    out.push(char::from(byte));
-                }
-                _ => {
-                    out.push('%');
-                    out.push(char::from(HEX[usize::from(byte >> 4)]));
-                    out.push(char::from(HEX[usize::from(byte & 15)]));
-                }
+                plain if percent::is_unreserved(plain) => out.push(char::from(plain)),
+                _ => percent::push_escaped(byte, &mut out),
             }
             rest = &rest[at + 3..];
         }
@@ -337,20 +332,9 @@ pub(crate) fn is_dot_segment(segment: &str) -> bool {
     matches!(name, "." | "..")
 }
 
-const HEX: &[u8; 16] = b"0123456789ABCDEF";
-
-fn escape_at(bytes: &[u8], at: usize) -> Option<u8> {
-    let digit = |offset: usize| {
-        bytes
-            .get(at + offset)
-            .and_then(|&b| char::from(b).to_digit(16))
-    };
-    u8::try_from(digit(1)? << 4 | digit(2)?).ok()
-}
-
 fn escapes_are_whole(text: &str) -> bool {
     let bytes = text.as_bytes();
-    memchr::memchr_iter(b'%', bytes).all(|at| escape_at(bytes, at).is_some())
+    memchr::memchr_iter(b'%', bytes).all(|at| percent::escaped(&bytes[at..]).is_some())
 }
 
 /// RFC 3986 §5.2.4, refusing to climb above the root.

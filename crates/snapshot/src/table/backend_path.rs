@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use paifang_model::{Location, PathTemplate, Segment};
+use paifang_model::{Location, PathTemplate, Segment, percent};
 
 use crate::wire;
 
@@ -69,17 +69,9 @@ fn position(name: &str, parameters: &[wire::Parameter]) -> Result<u16, String> {
 
 /// Escapes what may not stand in a path segment (RFC 3986 §3.3: `pchar`).
 fn encode_segment(literal: &str, out: &mut String) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in literal.bytes() {
-        let plain = byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte);
-        if plain {
-            out.push(char::from(byte));
-        } else {
-            out.push('%');
-            out.push(char::from(HEX[usize::from(byte >> 4)]));
-            out.push(char::from(HEX[usize::from(byte & 15)]));
-        }
-    }
+    percent::escape(literal, out, |byte| {
+        percent::is_unreserved(byte) || b"!$&'()*+,;=:@".contains(&byte)
+    });
 }
 
 #[cfg(test)]
