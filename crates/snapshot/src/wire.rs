@@ -396,11 +396,11 @@ pub struct VpcTarget {
 pub enum Endpoints {
     /// Fixed addresses.
     Fixed(Vec<Address>),
-    /// A Service whose ready endpoints the gateway follows. The port is a number or a name of the Service's ports.
+    /// A Service whose ready endpoints the gateway follows.
     Service {
         /// The Service.
         name: ObjectName,
-        /// Its port, by number or name.
+        /// Name of the Service's port, by which its EndpointSlices are matched; empty when the port has none.
         port: String,
     },
 }
@@ -534,7 +534,7 @@ pub struct Snapshot {
     pub credentials: std::sync::Arc<Vec<Credential>>,
     /// Certificates and CAs by Secret.
     pub certificates: std::sync::Arc<BTreeMap<ObjectName, Certificate>>,
-    /// Ready endpoints of the Services that VPC backends name: (Service, port as written) → addresses. In a cluster the gateway
+    /// Ready endpoints of the Services that VPC backends name: (Service, name of its port) → addresses. In a cluster the gateway
     /// fills this from EndpointSlices itself.
     pub endpoints: std::sync::Arc<BTreeMap<(ObjectName, String), Vec<std::net::SocketAddr>>>,
 }
