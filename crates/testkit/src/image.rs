@@ -1,0 +1,129 @@
+//! Container images from files of ours. Nothing can be pulled, so each begins `FROM scratch`.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::{program, repository, run};
+
+/// An image in a file that [`crate::Node::load`] can read.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Its name, as pods write it. Its tag is not `latest`, so that kubelet does not try to pull it.
+    pub name: String,
+    /// The file, in Docker's archive format.
+    pub archive: PathBuf,
+}
+
+// === impl Image ===
+
+impl Image {
+    /// The echo server (`e2e/cluster/pod`): listens on 8080, answers JSON with its pod's name and what it received, and sets the
+    /// header `X-Pod`. `?delay=250` waits milliseconds, `?status=503` answers that. After SIGTERM it accepts for another 3 s
+    /// (`--lame-duck`), then finishes what is under way.
+    ///
+    /// # Errors
+    /// `e2e/setup.sh` was not run, or buildah fails.
+    pub fn echo() -> Result<Self> {
+        Self::pod(
+            "paifang.test/echo:1",
+            r#"ENTRYPOINT ["/paifang-pod"]
+CMD ["echo"]"#,
+        )
+    }
+
+    /// What holds a pod's namespaces.
+    pub(crate) fn pause() -> Result<Self> {
+        Self::pod(
+            "paifang.test/pause:1",
+            r#"ENTRYPOINT ["/paifang-pod", "pause"]"#,
+        )
+    }
+
+    fn pod(name: &str, end: &str) -> Result<Self> {
+        let program = program("paifang-pod")?;
+        let archive = Self::archive(name);
+        if is_newer(&archive, &program) {
+            return Ok(Self {
+                name: name.to_owned(),
+                archive,
+            });
+        }
+        let folder = repository().join(".cache/images/pod");
+        fs::create_dir_all(&folder)?;
+        let dockerfile = folder.join(format!("Dockerfile.{}", file_name(name)));
+        fs::copy(&program, folder.join("paifang-pod"))?;
+        fs::write(
+            &dockerfile,
+            format!("FROM scratch\nCOPY paifang-pod /paifang-pod\nUSER 65532:65532\n{end}\n"),
+        )?;
+        Self::build(name, &dockerfile, &folder)
+    }
+
+    /// Builds an image with buildah; `RUN` lines are possible only if an earlier one brought a shell.
+    ///
+    /// # Errors
+    /// buildah is missing or refuses; the message holds what it printed.
+    pub fn build(name: &str, dockerfile: &Path, context: &Path) -> Result<Self> {
+        let home = repository().join(".cache/buildah");
+        fs::create_dir_all(&home)?;
+        // One store, so one build at a time.
+        let lock = File::create(home.join("lock"))?;
+        flock(&lock, FlockOperation::LockExclusive)?;
+        let buildah = |args: &[&str]| {
+            run(Command::new("buildah")
+                .arg("--root")
+                .arg(home.join("root"))
+                .arg("--runroot")
+                .arg(home.join("run"))
+                .args(["--storage-driver", "vfs"])
+                .args(args))
+        };
+        let (dockerfile, context) = (dockerfile.to_string_lossy(), context.to_string_lossy());
+        buildah(&[
+            "build",
+            "--isolation",
+            "chroot",
+            "--tag",
+            name,
+            "--file",
+            &dockerfile,
+            &context,
+        ])
+        .context("buildah cannot build the image")?;
+        let archive = Self::archive(name);
+        let new = archive.with_extension("new");
+        let _ = fs::remove_file(&new);
+        buildah(&[
+            "push",
+            "--quiet",
+            name,
+            &format!("docker-archive:{}:{name}", new.display()),
+        ])?;
+        fs::rename(&new, &archive)?;
+        Ok(Self {
+            name: name.to_owned(),
+            archive,
+        })
+    }
+
+    fn archive(name: &str) -> PathBuf {
+        repository()
+            .join(".cache/images")
+            .join(format!("{}.tar", file_name(name)))
+    }
+}
+
+fn file_name(name: &str) -> String {
+    name.replace(['/', ':'], "-")
+}
+
+fn is_newer(file: &Path, than: &Path) -> bool {
+    let time = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
+    time(file) > time(than)
+}
