@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 const USAGE: &str = "\
 usage: cargo xtask codegen [--check]
 
-codegen          writes crds/*.yaml from the types in crates/resources
+codegen          writes crds/*.yaml and the chart paifang-crds from the types in crates/resources
 codegen --check  writes nothing; fails and names the files that are stale";
 
 fn main() -> Result<()> {
