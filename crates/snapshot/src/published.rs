@@ -19,19 +19,34 @@ pub use self::{
 };
 use crate::wire;
 
-/// The material of one Secret under its own hash: a published certificate.
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize)]
+struct Material<'c> {
+    /// Makes the part one instance's: its object is labelled for that one.
+    instance: std::borrow::Cow<'c, str>,
+    certificate: std::borrow::Cow<'c, wire::Certificate>,
+}
+
+/// The material of one Secret, from the part that `hash` names.
 ///
 /// # Errors
 /// When the bytes are not such material, or not those that `hash` names.
 pub fn certificate(hash: &Hash, raw: &[u8]) -> Result<wire::Certificate, InvalidPart> {
     part::check(hash, raw)?;
-    serde_json::from_slice(raw).map_err(|error| InvalidPart::Unreadable {
-        hash: hash.clone(),
-        error,
-    })
+    serde_json::from_slice::<Material<'_>>(raw)
+        .map(|material| material.certificate.into_owned())
+        .map_err(|error| InvalidPart::Unreadable {
+            hash: hash.clone(),
+            error,
+        })
 }
 
-/// A certificate as a part. It is one part whatever its length: PEM sizes are bounded by the compiler.
-pub fn publish_certificate(certificate: &wire::Certificate) -> Part {
-    Part::new(part::json(certificate))
+/// A certificate as a part for the gateways of `instance`. It is one part whatever its length: PEM sizes are bounded by the compiler.
+/// Secret.
+pub fn publish_certificate(instance: &str, certificate: &wire::Certificate) -> Part {
+    Part::new(part::json(&Material {
+        instance: instance.into(),
+        certificate: std::borrow::Cow::Borrowed(certificate),
+    }))
 }

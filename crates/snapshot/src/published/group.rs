@@ -48,9 +48,17 @@ pub struct PublishedGroup {
 /// Apis, with their routes and backends.
 #[derive(Default, Serialize, Deserialize)]
 struct Run {
+    /// Makes the part one instance's: its object is labelled for that one.
+    instance: String,
     apis: Vec<Entry>,
     /// Backends that routes of this run name by position.
     backends: Vec<wire::Backend>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Grants {
+    instance: String,
+    grants: Vec<wire::Grant>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -139,7 +147,13 @@ pub fn publish_group<'m>(
     cut::runs(
         &group.grants,
         |grant| &grant.app.name,
-        |range| grants.push(cut_piece(&json(&&group.grants[range]), &mut put)),
+        |range| {
+            let run = Grants {
+                instance: group.instance.clone(),
+                grants: group.grants[range].to_vec(),
+            };
+            grants.push(cut_piece(&json(&run), &mut put));
+        },
     );
 
     let mut certificates = BTreeMap::new();
@@ -148,7 +162,7 @@ pub fn publish_group<'m>(
         let Some(material) = material(name) else {
             continue;
         };
-        let part = super::publish_certificate(material);
+        let part = super::publish_certificate(&group.instance, material);
         certificates.insert(name.clone(), part.hash.clone());
         published.insert(part.hash.clone(), part);
     }
@@ -170,7 +184,11 @@ pub fn publish_group<'m>(
 /// The Secrets that a group refers to, ordered.
 pub fn certificates_of(group: &wire::Group) -> BTreeSet<&ObjectName> {
     let mut used = BTreeSet::new();
-    for tls in group.domains.iter().filter_map(|domain| domain.tls.as_ref()) {
+    for tls in group
+        .domains
+        .iter()
+        .filter_map(|domain| domain.tls.as_ref())
+    {
         used.insert(&tls.certificate);
         used.extend(&tls.client_ca);
     }
@@ -219,7 +237,7 @@ pub fn assemble_group<'p>(
     for piece in &manifest.grants {
         group
             .grants
-            .extend(read_piece::<Vec<wire::Grant>>(piece, &find)?);
+            .extend(read_piece::<Grants>(piece, &find)?.grants);
     }
     Ok(group)
 }
@@ -307,6 +325,7 @@ fn run(group: &wire::Group, entries: &[Entry]) -> Run {
         route.backend = local.get(&route.backend).copied().unwrap_or(u32::MAX);
     }
     Run {
+        instance: group.instance.clone(),
         apis,
         backends: used.iter().filter_map(backend).collect(),
     }
