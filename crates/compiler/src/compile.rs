@@ -24,8 +24,8 @@ use crate::{
 pub struct Compiled {
     /// What a gateway loads.
     pub snapshot: wire::Snapshot,
-    /// A verdict on each object of the six kinds.
-    pub verdicts: BTreeMap<ObjectId, Verdict>,
+    /// A verdict on each object of the six kinds; of one [`Compiler`], the very same `Arc` as before where nothing changed.
+    pub verdicts: BTreeMap<ObjectId, Arc<Verdict>>,
     /// What to hand to the next compile. Store it before the snapshot is served.
     pub memory: Memory,
     /// Secrets of credentials without `secretRef` that are not there yet: make them with random content, then compile again.
@@ -38,6 +38,7 @@ pub struct Compiled {
 pub struct Compiler {
     drafts: Drafts,
     groups: BTreeMap<ObjectName, Arc<wire::Group>>,
+    verdicts: BTreeMap<ObjectId, Arc<Verdict>>,
 }
 
 /// Compiles everything, once. `memory` is what the compile before returned; empty the first time.
@@ -97,7 +98,7 @@ impl Compiler {
         let certificates = resolver
             .certificates
             .collect(compiled.iter().map(|group| &**group));
-        Parts {
+        let mut compiled = Parts {
             groups: &groups,
             services: &services,
             states: &states,
@@ -105,7 +106,14 @@ impl Compiler {
             references,
             compiled,
         }
-        .conclude(objects, memory, apps, domains, grants, certificates)
+        .conclude(objects, memory, apps, domains, grants, certificates);
+        for (id, verdict) in &mut compiled.verdicts {
+            if let Some(same) = self.verdicts.get(id).filter(|before| *before == verdict) {
+                *verdict = Arc::clone(same);
+            }
+        }
+        self.verdicts.clone_from(&compiled.verdicts);
+        compiled
     }
 
     fn put_together(
@@ -180,7 +188,8 @@ impl Parts<'_, '_> {
         };
         let mut verdicts = BTreeMap::new();
         let mut tell = |kind, told: &mut dyn Iterator<Item = (ObjectName, Verdict)>| {
-            verdicts.extend(told.map(|(name, verdict)| (ObjectId { kind, name }, verdict)));
+            verdicts
+                .extend(told.map(|(name, verdict)| (ObjectId { kind, name }, Arc::new(verdict))));
         };
         let used = routes::service_usage(self.states, self.outcomes, self.groups);
         tell(Kind::ApiGroup, &mut self.groups.verdicts(&self.compiled));
@@ -194,7 +203,7 @@ impl Parts<'_, '_> {
             let (own, others) = rest.split_at(own);
             rest = others;
             let verdict = routes::conclude(state, own, references, self.groups, &mut memory);
-            verdicts.insert(ObjectId::new(Kind::Api, state.name), verdict);
+            verdicts.insert(ObjectId::new(Kind::Api, state.name), Arc::new(verdict));
         }
         let targets = self
             .compiled

@@ -482,6 +482,7 @@ impl StageOutcome {
             release: Some(api.release),
             hash: Some(api.hash.clone()),
             group: Some(groups.entries[candidate.group].name.clone()),
+            service: service_of(&candidate.draft).cloned(),
             address: Some(candidate.address.clone()),
             problem,
         }

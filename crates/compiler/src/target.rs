@@ -7,7 +7,7 @@ use paifang_resources::{GROUP, Kind};
 use paifang_snapshot::wire::{BackendTls, Endpoints, HttpTarget, MockTarget, Target, VpcTarget};
 
 use crate::{
-    Objects, Problem, Reason, Service, Settings,
+    Objects, Problem, Reason, Service, ServicePort, Settings,
     certificates::{Certificates, Use},
     parse::{
         api::Sample,
@@ -237,16 +237,26 @@ impl Resolver<'_> {
                 "create it",
             )
         })?;
-        let number = service_port(service, port).ok_or_else(|| {
-            Problem::new(
-                format!("{field}.service.port"),
-                Reason::ServicePortNotFound,
+        let refused = |message: String, fix: &str| {
+            let field = format!("{field}.service.port");
+            Problem::new(field, Reason::ServicePortNotFound, message, fix)
+        };
+        let (number, port_name) = service_port(service, port).ok_or_else(|| {
+            refused(
                 format!("Service {name} has no port `{port}`"),
                 "write the number or the name of one of its ports",
             )
         })?;
         if let Some(external) = &service.external_name {
             return self.external(field, scheme, name, external, number);
+        }
+        // Endpoints are found by the name of the port alone, as in an EndpointSlice.
+        let named = |known: &&ServicePort| known.name.as_deref().unwrap_or("") == port_name;
+        if service.ports.iter().filter(named).count() > 1 {
+            return Err(refused(
+                format!("Service {name} has several ports called `{port_name}`"),
+                "give each port of the Service a name of its own",
+            ));
         }
         let host = Address {
             scheme,
@@ -255,7 +265,7 @@ impl Resolver<'_> {
         };
         let endpoints = Endpoints::Service {
             name: name.clone(),
-            port: port.clone(),
+            port: port_name.to_owned(),
         };
         Ok((endpoints, host.authority()))
     }
@@ -309,16 +319,18 @@ impl Resolver<'_> {
     }
 }
 
-/// The number of a port that is named by number or name. An ExternalName may list no ports; then any number will do.
-fn service_port(service: &Service, port: &str) -> Option<u16> {
+/// Number and name of a port that is named by number or name. An ExternalName may list no ports; then any number will do.
+fn service_port<'s>(service: &'s Service, port: &str) -> Option<(u16, &'s str)> {
     let number: Option<u16> = port.parse().ok();
     let known = service.ports.iter().find(|known| match number {
         Some(number) => known.number == number,
         None => known.name.as_deref() == Some(port),
     });
     match known {
-        Some(known) => Some(known.number),
-        None if service.external_name.is_some() && service.ports.is_empty() => number,
+        Some(known) => Some((known.number, known.name.as_deref().unwrap_or(""))),
+        None if service.external_name.is_some() && service.ports.is_empty() => {
+            number.map(|number| (number, ""))
+        }
         None => None,
     }
 }
@@ -355,11 +367,10 @@ pub(crate) fn ready_endpoints<'t>(
         let Some(service) = objects.services.get(name) else {
             continue;
         };
-        let number = service_port(service, port);
         let mut ready: Vec<_> = service
             .ports
             .iter()
-            .filter(|known| Some(known.number) == number)
+            .filter(|known| known.name.as_deref().unwrap_or("") == port)
             .flat_map(|known| known.ready.iter().copied())
             .collect();
         ready.sort();

@@ -257,6 +257,8 @@ pub struct StageStatus {
     pub hash: Option<String>,
     /// The ApiGroup it is published in.
     pub group: Option<ObjectName>,
+    /// The BackendService it goes through; none when its backend is inline.
+    pub service: Option<ObjectName>,
     /// Where it goes: the backend's address in this stage.
     pub address: Option<String>,
     /// Why what was asked for is not published. With a release beside it, the release that the stage had before goes on.

@@ -1,6 +1,6 @@
 //! A running gateway and its folder: the start, what is said about it, changes, the end.
 
-use std::{fmt::Write as _, path::Path, process::ExitCode, thread, time::Instant};
+use std::{fmt::Write as _, path::Path, process::ExitCode, sync::Arc, thread, time::Instant};
 
 use anyhow::Context as _;
 use paifang_compiler::Kind;
@@ -313,6 +313,7 @@ fn changed(
 /// Conditions as a cluster's status would show them, in the log.
 fn status(outcome: &mut Outcome, applied: &Applied) {
     for (id, verdict) in &mut outcome.verdicts {
+        let verdict = Arc::make_mut(verdict);
         let unloaded = applied.problems.iter().find(|problem| match id.kind {
             Kind::ApiGroup => problem.group == id.name,
             Kind::Api => problem.api.as_ref() == Some(&id.name),

@@ -1,6 +1,6 @@
 //! What became different, in a line for people.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use paifang_compiler::{ApiStatus, ObjectId, Status, Verdict};
 use serde::Serialize;
@@ -44,7 +44,7 @@ pub(crate) struct Seen {
 pub(crate) fn between(
     before: Option<Seen>,
     payloads: BTreeMap<Key, Payload>,
-    verdicts: &BTreeMap<ObjectId, Verdict>,
+    verdicts: &BTreeMap<ObjectId, Arc<Verdict>>,
 ) -> (Seen, Vec<Change>) {
     let before = before.unwrap_or_default();
     let mut now = Seen {

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -73,7 +74,7 @@ pub struct Outcome {
     /// To serve.
     pub snapshot: wire::Snapshot,
     /// On each object of the six kinds.
-    pub verdicts: BTreeMap<ObjectId, Verdict>,
+    pub verdicts: BTreeMap<ObjectId, Arc<Verdict>>,
     /// Everything that is wrong, by file and line.
     pub diagnostics: Vec<Diagnostic>,
     /// What is different from before; everything the first time.
@@ -290,7 +291,7 @@ impl<'s> Locator<'s> {
         }
     }
 
-    fn all(&self, verdicts: &BTreeMap<ObjectId, Verdict>) -> Vec<Diagnostic> {
+    fn all(&self, verdicts: &BTreeMap<ObjectId, Arc<Verdict>>) -> Vec<Diagnostic> {
         let mut maps: BTreeMap<&Path, Option<Map>> = BTreeMap::new();
         let mut diagnostics = Vec::new();
         for (id, verdict) in verdicts {

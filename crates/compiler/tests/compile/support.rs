@@ -288,6 +288,7 @@ fn render_status(status: &Status) -> Value {
                 .map(|(stage, it)| {
                     let told = json!({
                         "release": it.release, "hash": it.hash.as_ref().map(|hash| &hash[..8]), "address": it.address,
+                        "service": it.service.as_ref().map(ToString::to_string),
                         "reason": it.problem.as_ref().map(|it| it.reason.as_str()),
                     });
                     (stage.to_string(), told)
