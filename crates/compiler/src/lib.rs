@@ -12,6 +12,7 @@ mod grants;
 mod groups;
 mod ids;
 mod inputs;
+mod made;
 mod memory;
 mod parse;
 mod releases;
