@@ -86,6 +86,17 @@ setup_slow() {
   fi
 }
 
+# Tests of the charts. Built in its own folder of Go's module cache: it replaces a module, which `go install NAME@VERSION` refuses.
+setup_helm_unittest() {
+  local version=v1.1.2 home
+  setup_debian lua5.1:lua5.1 buildah:buildah readelf:binutils
+  command -v helm-unittest >/dev/null && return 0
+  say "helm-unittest (Go, a minute)"
+  mkdir -p "$cache/bin"
+  home=$(go mod download -json "github.com/helm-unittest/helm-unittest@$version" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+  (cd "$home" && nice -n 10 go build -ldflags="-s -w" -o "$cache/bin/helm-unittest" ./cmd/helm-unittest)
+}
+
 setup_quick() {
   setup_debian curl:curl openssl:openssl h2load:nghttp2-client gcc:build-essential cmake:cmake java:default-jdk-headless javac:default-jdk-headless \
     mvn:maven node:nodejs npm:npm
