@@ -1,19 +1,22 @@
 //! The gateway as a whole: its start, its configuration, its end.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use paifang_model::ObjectName;
-use paifang_proxy::{Config, Shared};
+use paifang_proxy::{Config, Endpoints, Ready, Shared};
 use paifang_runtime::{
     admin::{Admin, Page, Pages},
     metrics::Metrics,
@@ -33,8 +36,9 @@ use crate::{
     worker::{Common, Ended, Phase, Start},
 };
 
-/// How long a load waits for requests to let go of the configuration it replaced, so that it is freed here and not by a worker.
-const LET_GO: Duration = Duration::from_millis(20);
+/// How often it is looked whether requests have let go of a configuration that was replaced. It is freed then, on a thread of its own:
+/// it is large, and a worker that freed it would let its other requests wait.
+const LET_GO: Duration = Duration::from_millis(5);
 
 /// A running gateway. Dropping it ends it at once; [`Gateway::drain`] ends it well.
 pub struct Gateway {
@@ -45,6 +49,7 @@ pub struct Gateway {
     control: Control,
     loading: Mutex<Loading>,
     in_service: Arc<Mutex<dump::InService>>,
+    registry: Metrics,
     metrics: ConfigMetrics,
     admin: Option<Admin>,
 }
@@ -53,8 +58,21 @@ pub struct Gateway {
 struct Loading {
     /// Given up with the first configuration.
     unready: Option<Hold>,
-    /// Configurations that some request still holds.
-    retired: Vec<Arc<Config>>,
+    /// What is loaded now.
+    callers: Callers,
+    /// Those of the last snapshot.
+    endpoints: Endpoints,
+    /// Where configurations go that were replaced.
+    retired: mpsc::Sender<Arc<Config>>,
+}
+
+/// Callers and certificates as they count for the version, and what that was made from.
+#[derive(Default)]
+struct Callers {
+    apps: Arc<wire::Apps>,
+    credentials: Arc<Vec<wire::Credential>>,
+    certificates: Arc<BTreeMap<ObjectName, wire::Certificate>>,
+    digest: [u8; 32],
 }
 
 /// Ends a gateway from any thread. Clones end the same one.
@@ -138,12 +156,13 @@ impl Gateway {
         let in_service = Arc::<Mutex<dump::InService>>::default();
         let admin = match admin {
             Some(listener) => {
-                let pages = pages(readiness, registry, &common, &in_service);
+                let pages = pages(readiness, registry.clone(), &common, &in_service);
                 Some(Admin::serve(listener, pages)?)
             }
             None => None,
         };
 
+        let retired = free_retired()?;
         let mut workers = Vec::new();
         for (number, sockets) in sockets.into_iter().enumerate() {
             let start = Start {
@@ -172,9 +191,12 @@ impl Gateway {
             control,
             loading: Mutex::new(Loading {
                 unready: Some(unready),
-                retired: Vec::new(),
+                callers: Callers::default(),
+                endpoints: Endpoints::default(),
+                retired,
             }),
             in_service,
+            registry,
             metrics,
             admin,
         })
@@ -194,13 +216,35 @@ impl Gateway {
     /// with. What cannot be loaded is reported and keeps its previous version or answers closed; everything else is served. The
     /// first one makes the gateway ready.
     pub fn apply(&self, snapshot: &Snapshot) -> Applied {
+        let endpoints: Endpoints = snapshot
+            .endpoints
+            .iter()
+            .map(|((service, port), all)| {
+                let ready = Ready::alike(all.iter().copied());
+                (service.clone(), port, ready)
+            })
+            .collect();
+        let before = {
+            let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut loading.endpoints, endpoints.clone())
+        };
+        // First, so that no route leads to a Service of which nothing is known yet.
+        self.apply_endpoints(endpoints.after(&before));
+        self.apply_routing(snapshot)
+    }
+
+    /// As [`Gateway::apply`], for someone who follows endpoints apart from the rest: those of `snapshot` do not count. What it costs
+    /// depends on the groups that are different from the last one, by pointer, and hardly on how many there are.
+    pub fn apply_routing(&self, snapshot: &Snapshot) -> Applied {
         let started = Instant::now();
         let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         let previous = self.common.proxy.config.load_full();
         let (config, table_problems) = Config::load(snapshot, &previous);
-        let (tls, tls_problems) = TlsTable::load(snapshot, &self.common.tls.load());
+        let tls_before = self.common.tls.load_full();
+        let (tls, tls_problems) = TlsTable::load(snapshot, &tls_before);
+        loading.callers.update(snapshot);
         let applied = Applied {
-            version: version(&config, snapshot),
+            version: version(&config, snapshot, &loading.callers),
             problems: problems(table_problems, tls_problems),
         };
 
@@ -208,20 +252,36 @@ impl Gateway {
         self.common.tls.store(Arc::new(tls));
         self.common.proxy.config.store(Arc::new(config));
         loading.unready = None;
-        self.note(&applied, snapshot);
+        self.note(&applied, snapshot, &tls_before);
         tracing::info!(
             version = applied.version,
             problems = applied.problems.len(),
             groups = snapshot.groups.len(),
-            took_ms = started.elapsed().as_millis() as u64,
+            took_us = started.elapsed().as_micros() as u64,
             "configuration in service"
         );
-        loading.retire(previous);
+        // Only fails when the gateway is about to go.
+        let _ = loading.retired.send(previous);
         applied
     }
 
+    /// From now on the endpoints of Services are these. Costs nothing but a pointer: no table is loaded for it.
+    pub fn apply_endpoints(&self, endpoints: Endpoints) {
+        self.common.proxy.endpoints.store(Arc::new(endpoints));
+    }
+
+    /// Where metrics are registered that its admin port shows.
+    pub fn metrics(&self) -> &Metrics {
+        &self.registry
+    }
+
+    /// Whether it takes requests: it has a configuration and is not about to end.
+    pub fn readiness(&self) -> &Readiness {
+        &self.control.0.readiness
+    }
+
     /// For metrics and the dump.
-    fn note(&self, applied: &Applied, snapshot: &Snapshot) {
+    fn note(&self, applied: &Applied, snapshot: &Snapshot, tls_before: &TlsTable) {
         let config = self.common.proxy.config.load_full();
         let metrics = &self.metrics;
         let result = if applied.problems.is_empty() {
@@ -244,13 +304,15 @@ impl Gateway {
                 .sum(),
         ));
         metrics.problems.set(count(applied.problems.len()));
-        metrics.certificate_ends.clear();
         let tls = self.common.tls.load();
-        for (host, bound) in tls.bounds().take(MOST_CERTIFICATES) {
-            let ends = metrics
-                .certificate_ends
-                .get_or_create(&[("domain", host.to_string())]);
-            ends.set(bound.not_after_ms.div_euclid(1_000));
+        if !tls.binds_as(tls_before) {
+            metrics.certificate_ends.clear();
+            for (host, bound) in tls.bounds().take(MOST_CERTIFICATES) {
+                let ends = metrics
+                    .certificate_ends
+                    .get_or_create(&[("domain", host.to_string())]);
+                ends.set(bound.not_after_ms.div_euclid(1_000));
+            }
         }
         let mut in_service = self
             .in_service
@@ -368,18 +430,30 @@ fn problems(
 
 /// The first 96 bits of a hash over what is in service. Groups bring digests of their own; of certificates the public part counts, of
 /// credentials all but the secret.
-fn version(config: &Config, snapshot: &Snapshot) -> String {
+fn version(config: &Config, snapshot: &Snapshot, callers: &Callers) -> String {
     let mut hash = Sha256::new();
-    let mut add = |text: &str| {
-        hash.update((text.len() as u64).to_le_bytes());
-        hash.update(text.as_bytes());
-    };
     for group in config.table.groups() {
-        add(&group.name.to_string());
-        add(&group.digest.to_string());
+        add(&mut hash, &group.name.to_string());
+        add(&mut hash, &group.digest.to_string());
     }
+    hash.update(callers.digest);
+    for ((service, port), addresses) in snapshot.endpoints.iter() {
+        add(&mut hash, &format!("{service} {port} {addresses:?}"));
+    }
+    let hash = hash.finalize();
+    hash.iter()
+        .take(12)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+fn callers(snapshot: &Snapshot) -> [u8; 32] {
+    let mut hash = Sha256::new();
     for app in &snapshot.apps.apps {
-        add(&format!("{} {} {}", app.name, app.id, app.disabled));
+        add(
+            &mut hash,
+            &format!("{} {} {}", app.name, app.id, app.disabled),
+        );
     }
     for credential in snapshot.credentials.iter() {
         let wire::Credential {
@@ -393,44 +467,72 @@ fn version(config: &Config, snapshot: &Snapshot) -> String {
             wire::Proof::KeyPair { app_key, .. } => app_key,
             wire::Proof::AppCode { .. } => "",
         };
-        add(&format!(
-            "{app} {name} {not_before_ms:?} {expires_at_ms:?} {kind}"
-        ));
+        let text = format!("{app} {name} {not_before_ms:?} {expires_at_ms:?} {kind}");
+        add(&mut hash, &text);
     }
     for (name, certificate) in snapshot.certificates.iter() {
-        add(&name.to_string());
-        add(certificate.chain.as_deref().unwrap_or_default());
-        add(certificate.ca.as_deref().unwrap_or_default());
+        add(&mut hash, &name.to_string());
+        add(&mut hash, certificate.chain.as_deref().unwrap_or_default());
+        add(&mut hash, certificate.ca.as_deref().unwrap_or_default());
     }
-    for ((service, port), addresses) in snapshot.endpoints.iter() {
-        add(&format!("{service} {port} {addresses:?}"));
-    }
-    let hash = hash.finalize();
-    hash.iter()
-        .take(12)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hash.finalize().into()
+}
+
+fn add(hash: &mut Sha256, text: &str) {
+    hash.update((text.len() as u64).to_le_bytes());
+    hash.update(text.as_bytes());
 }
 
 fn count(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-// === impl Loading ===
+// === impl Callers ===
 
-impl Loading {
-    /// Frees configurations that no request holds any more; gives the newest a moment, as requests are short.
-    fn retire(&mut self, replaced: Arc<Config>) {
-        self.retired.push(replaced);
-        let until = Instant::now() + LET_GO;
-        loop {
-            self.retired.retain(|config| Arc::strong_count(config) > 1);
-            if self.retired.is_empty() || Instant::now() >= until {
-                return;
-            }
-            thread::sleep(Duration::from_millis(1));
+impl Callers {
+    /// Looks at what is different from the last time.
+    fn update(&mut self, snapshot: &Snapshot) {
+        let same = Arc::ptr_eq(&self.apps, &snapshot.apps)
+            && Arc::ptr_eq(&self.credentials, &snapshot.credentials)
+            && Arc::ptr_eq(&self.certificates, &snapshot.certificates);
+        if same {
+            return;
         }
+        *self = Self {
+            apps: Arc::clone(&snapshot.apps),
+            credentials: Arc::clone(&snapshot.credentials),
+            certificates: Arc::clone(&snapshot.certificates),
+            digest: callers(snapshot),
+        };
     }
+}
+
+/// A thread that frees configurations once no request holds them any more. It ends with the gateway.
+fn free_retired() -> anyhow::Result<mpsc::Sender<Arc<Config>>> {
+    let (sender, receiver) = mpsc::channel::<Arc<Config>>();
+    let free = move || {
+        let mut held: Vec<Arc<Config>> = Vec::new();
+        loop {
+            let next = if held.is_empty() {
+                receiver
+                    .recv()
+                    .map_err(|_| mpsc::RecvTimeoutError::Disconnected)
+            } else {
+                receiver.recv_timeout(LET_GO)
+            };
+            match next {
+                Ok(config) => held.push(config),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+            held.retain(|config| Arc::strong_count(config) > 1);
+        }
+    };
+    thread::Builder::new()
+        .name("retired".to_owned())
+        .spawn(free)
+        .context("no thread to free configurations")?;
+    Ok(sender)
 }
 
 // === impl Control ===

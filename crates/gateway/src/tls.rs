@@ -33,10 +33,12 @@ use crate::settings::DefaultCertificate;
 #[derive(Default)]
 pub(crate) struct TlsTable {
     /// A name that is known but has no TLS here is `None`, and no wildcard speaks for it.
-    exact: HashMap<Box<str>, Option<Arc<Bound>>, foldhash::fast::RandomState>,
-    wildcard: HashMap<Box<str>, Option<Arc<Bound>>, foldhash::fast::RandomState>,
+    exact: Hosts,
+    wildcard: Hosts,
     default: Option<Arc<ServerConfig>>,
 }
+
+type Hosts = HashMap<Box<str>, Option<Arc<Bound>>, foldhash::fast::RandomState>;
 
 /// A domain with its TLS.
 pub(crate) struct Bound {
@@ -176,6 +178,21 @@ impl TlsTable {
         all.flatten().map(|bound| (&bound.host, &**bound))
     }
 
+    /// Whether every domain has the very TLS that it has in `other`.
+    pub(crate) fn binds_as(&self, other: &Self) -> bool {
+        let same = |left: &Hosts, right: &Hosts| {
+            left.len() == right.len()
+                && left
+                    .iter()
+                    .all(|(host, bound)| match (bound, right.get(host)) {
+                        (Some(bound), Some(Some(other))) => Arc::ptr_eq(bound, other),
+                        (None, Some(None)) => true,
+                        _ => false,
+                    })
+        };
+        same(&self.exact, &other.exact) && same(&self.wildcard, &other.wildcard)
+    }
+
     fn bound(&self, host: &HostPattern) -> Option<&Arc<Bound>> {
         match host {
             HostPattern::Exact(name) => self.exact.get(name),
@@ -184,14 +201,7 @@ impl TlsTable {
         .as_ref()
     }
 
-    #[allow(clippy::type_complexity, reason = "the fields' own type")]
-    fn place<'h>(
-        &mut self,
-        host: &'h HostPattern,
-    ) -> (
-        &mut HashMap<Box<str>, Option<Arc<Bound>>, foldhash::fast::RandomState>,
-        &'h Box<str>,
-    ) {
+    fn place<'h>(&mut self, host: &'h HostPattern) -> (&mut Hosts, &'h Box<str>) {
         match host {
             HostPattern::Exact(name) => (&mut self.exact, name),
             HostPattern::Wildcard(suffix) => (&mut self.wildcard, suffix),
@@ -240,20 +250,24 @@ fn bind(
         return Err("groups that share this domain ask for different client CAs".to_owned());
     }
     let material = |name: &ObjectName| {
-        let found = snapshot.certificates.get(name).cloned();
+        let found = snapshot.certificates.get(name);
         found.ok_or_else(|| format!("Secret {name} is not there"))
     };
-    let wanted = Wanted {
-        certificate: material(claim.certificate)?,
-        client_ca: claim.client_ca.map(material).transpose()?,
-        policy: claim.policy,
-    };
+    let certificate = material(claim.certificate)?;
+    let client_ca = claim.client_ca.map(material).transpose()?;
     if let Some(before) = before
-        && before.wanted == wanted
         && before.certificate == *claim.certificate
+        && before.wanted.certificate == *certificate
+        && before.wanted.client_ca.as_ref() == client_ca
+        && before.wanted.policy == claim.policy
     {
         return Ok(Arc::clone(before));
     }
+    let wanted = Wanted {
+        certificate: certificate.clone(),
+        client_ca: client_ca.cloned(),
+        policy: claim.policy,
+    };
     let facts = certificate::check(&wanted.certificate)?;
     Ok(Arc::new(Bound {
         host: host.clone(),

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::SocketAddr,
     sync::Arc,
 };
 
@@ -24,8 +23,6 @@ pub struct Config {
     pub keys: Arc<Keys>,
     /// TLS towards backends, by what each asks for. An entry that could not be made says why.
     pub(crate) backend_tls: HashMap<Option<BackendTls>, Result<Arc<ClientConfig>, String>>,
-    /// Ready endpoints of Services.
-    pub(crate) endpoints: Arc<BTreeMap<(ObjectName, String), Vec<SocketAddr>>>,
     /// What each backend is told as `Host`, by [`paifang_snapshot::table::Backend::id`].
     hosts: HashMap<u64, HeaderValue, foldhash::fast::RandomState>,
     source: Source,
@@ -48,7 +45,6 @@ impl Config {
             table: Table::empty(),
             keys: Arc::default(),
             backend_tls: HashMap::new(),
-            endpoints: Arc::default(),
             hosts: HashMap::default(),
             source: Source::default(),
         }
@@ -58,20 +54,19 @@ impl Config {
     /// previous version or answers closed.
     pub fn load(snapshot: &Snapshot, previous: &Self) -> (Self, Vec<Problem>) {
         let (table, problems) = Table::load(snapshot, &previous.table);
-        let same_keys = *snapshot.apps == *previous.source.apps
-            && *snapshot.credentials == *previous.source.credentials;
+        let same_keys = same(&snapshot.apps, &previous.source.apps)
+            && same(&snapshot.credentials, &previous.source.credentials);
         let keys = if same_keys {
             Arc::clone(&previous.keys)
         } else {
             Arc::new(Keys::load(&snapshot.apps, &snapshot.credentials))
         };
-        let reusable = *snapshot.certificates == *previous.source.certificates;
+        let reusable = same(&snapshot.certificates, &previous.source.certificates);
         let config = Self {
             backend_tls: backend_tls(&table, snapshot, reusable.then_some(previous)),
             hosts: hosts(&table, previous),
             table,
             keys,
-            endpoints: Arc::clone(&snapshot.endpoints),
             source: Source {
                 apps: Arc::clone(&snapshot.apps),
                 credentials: Arc::clone(&snapshot.credentials),
@@ -85,6 +80,11 @@ impl Config {
     pub(crate) fn host(&self, backend: u64) -> Option<HeaderValue> {
         self.hosts.get(&backend).cloned()
     }
+}
+
+/// Whether two are equal, at once when they are the same.
+fn same<T: PartialEq>(left: &Arc<T>, right: &Arc<T>) -> bool {
+    Arc::ptr_eq(left, right) || left == right
 }
 
 fn hosts(

@@ -11,6 +11,7 @@ mod body;
 pub mod clean;
 mod config;
 mod encode;
+mod endpoints;
 mod keys;
 mod locate;
 mod map;
@@ -25,6 +26,7 @@ mod throttle;
 
 pub use body::Body;
 pub use config::Config;
+pub use endpoints::{Endpoints, Ready};
 pub use keys::{Caller, Keys};
 pub use nonce::Nonces;
 pub use record::{Observe, Record, RequestId};

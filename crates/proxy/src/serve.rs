@@ -29,6 +29,7 @@ use crate::{
         wire::REFUSED_METHOD,
     },
     config::Config,
+    endpoints::Endpoints,
     locate,
     map::{self, Inputs},
     nonce::Nonces,
@@ -42,6 +43,8 @@ use crate::{
 pub struct Shared {
     /// The configuration in service. Whoever publishes swaps it; a request loads it once.
     pub config: ArcSwap<Config>,
+    /// Endpoints of the Services that it names.
+    pub endpoints: ArcSwap<Endpoints>,
     /// Nonces seen.
     pub nonces: Nonces,
     /// Fixed at start.
@@ -52,7 +55,7 @@ pub struct Shared {
 
 /// One thread's share of the work: its own pool of backend connections, its own buffers.
 pub struct Worker {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) pool: Rc<Pool>,
     pub(crate) resolver: Resolver,
     pub(crate) load: Load,
@@ -127,6 +130,7 @@ impl Shared {
     pub fn new(settings: Settings) -> Self {
         Self {
             config: ArcSwap::from_pointee(Config::empty()),
+            endpoints: ArcSwap::default(),
             nonces: Nonces::new(settings.limits.nonces),
             settings,
             started: Instant::now(),

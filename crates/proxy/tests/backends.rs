@@ -8,8 +8,10 @@
 
 mod support;
 
-use std::{pin::Pin, time::Duration};
+use std::{net::SocketAddr, pin::Pin, time::Duration};
 
+use paifang_model::ObjectName;
+use paifang_proxy::{Endpoints, Ready};
 use serde_json::json;
 use support::{Recorded, bench, body, header, ok, read_request, run};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
@@ -302,6 +304,54 @@ fn services_without_endpoints_say_so_and_dead_ones_are_passed_over() {
         for _ in 0..20 {
             let asked = one_dead.forward(GET).await.unwrap();
             assert_eq!(header(&asked, "host").as_deref(), Some("svc.internal"));
+        }
+    });
+}
+
+#[test]
+fn near_endpoints_are_asked_and_far_ones_when_none_is_near_or_one_fails() {
+    run(|| async {
+        let mut live = String::new();
+        let bench = bench(ok, |group| {
+            let backend = &mut group["backends"][0]["target"];
+            live = backend["address"].as_str().unwrap().to_owned();
+            *backend = json!({"type": "vpc", "scheme": "HTTP", "host": "svc", "endpoints": {"service": {"name": "a/b", "port": "web"}}});
+        })
+        .await;
+        let live: SocketAddr = live.trim_start_matches("http://").parse().unwrap();
+        let dead: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let service = ObjectName::new("a", "b");
+        for (port, near, far, attempts) in [
+            ("web", vec![live], vec![dead], Some(1)),
+            ("web", vec![], vec![live], Some(1)),
+            ("web", vec![dead], vec![live], Some(2)),
+            ("web", vec![dead, dead, dead], vec![live], Some(2)),
+            ("", vec![live], vec![], None),
+        ] {
+            let ready = Ready {
+                near: near.clone(),
+                far: far.clone(),
+            };
+            let endpoints: Endpoints = [(service.clone(), port, ready)].into_iter().collect();
+            bench.shared.endpoints.store(endpoints.into());
+            for _ in 0..20 {
+                let answer = bench.send(GET).await;
+                let attempted = bench.log.0.borrow().last().unwrap().attempts;
+                match attempts {
+                    Some(attempts) => {
+                        assert!(
+                            answer.starts_with("HTTP/1.1 200"),
+                            "{near:?} {far:?}: {answer}"
+                        );
+                        assert_eq!(attempted, attempts, "{near:?} {far:?}");
+                    }
+                    None => assert_eq!(
+                        header(&answer, "x-ca-error-code").as_deref(),
+                        Some("X504VE"),
+                        "the port has another name"
+                    ),
+                }
+            }
         }
     });
 }

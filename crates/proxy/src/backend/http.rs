@@ -23,6 +23,7 @@ use super::pool::{Connection, Lease, PoolKey};
 use crate::{
     body::{Fault, Outgoing},
     config::Config,
+    endpoints::Ready,
     record::Record,
     refusal::Refusal,
     serve::Worker,
@@ -102,7 +103,7 @@ enum Place<'a> {
     /// A host to be resolved.
     Name(&'a str, u16),
     /// Endpoints, any of which will do.
-    Endpoints(Vec<SocketAddr>),
+    Endpoints(Arc<Ready>),
 }
 
 // === impl Exchange ===
@@ -120,12 +121,10 @@ impl Exchange<'_> {
             host: paifang_model::normalise_host(&target.host).unwrap_or(&target.host),
         };
         let endpoints = match &target.endpoints {
-            Endpoints::Service { name, port } => self
-                .config
-                .endpoints
-                .get(&(name.clone(), port.clone()))
-                .cloned()
-                .unwrap_or_default(),
+            Endpoints::Service { name, port } => {
+                let known = self.worker.shared.endpoints.load();
+                known.get(name, port).cloned().unwrap_or_default()
+            }
             Endpoints::Fixed(addresses) => {
                 let mut all = Vec::new();
                 for address in addresses {
@@ -136,7 +135,7 @@ impl Exchange<'_> {
                             .await?,
                     );
                 }
-                all
+                Arc::new(Ready::alike(all))
             }
         };
         if endpoints.is_empty() {
@@ -210,17 +209,27 @@ impl Exchange<'_> {
         Err(last)
     }
 
-    /// The less loaded of two random endpoints that have not failed yet; `None` when at most one other was to be tried.
-    fn choose(&self, all: &[SocketAddr], failed: &[SocketAddr]) -> Option<SocketAddr> {
-        if failed.len() >= 2 {
-            return None;
+    /// The next endpoint to try; `None` when at most one other was to be tried. After one that could not be reached those far away
+    /// come first: what made it unreachable is likely to be near.
+    fn choose(&self, among: &Ready, failed: &[SocketAddr]) -> Option<SocketAddr> {
+        match failed {
+            [] => self
+                .less_loaded(&among.near)
+                .or_else(|| self.less_loaded(&among.far)),
+            [failed] => {
+                let others = |all: &[SocketAddr]| {
+                    let others = all.iter().filter(|endpoint| *endpoint != failed);
+                    self.less_loaded(&others.copied().collect::<Vec<_>>())
+                };
+                others(&among.far).or_else(|| others(&among.near))
+            }
+            _ => None,
         }
-        let left: Vec<SocketAddr> = all
-            .iter()
-            .filter(|endpoint| !failed.contains(endpoint))
-            .copied()
-            .collect();
-        let pick = || left.get(fastrand::usize(..left.len().max(1))).copied();
+    }
+
+    /// The less loaded of two that are picked at random.
+    fn less_loaded(&self, among: &[SocketAddr]) -> Option<SocketAddr> {
+        let pick = || among.get(fastrand::usize(..among.len().max(1))).copied();
         let (first, second) = (pick()?, pick()?);
         let load = self.worker.load.borrow();
         let of = |endpoint| load.get(&endpoint).copied().unwrap_or(0);
