@@ -448,6 +448,10 @@ impl ControlPlane {
             format!("--cluster-signing-cert-file={}", self.files.ca.display()),
             format!("--cluster-signing-key-file={}", self.files.ca_key.display()),
             format!("--service-cluster-ip-range={SERVICES}"),
+            format!(
+                "--flex-volume-plugin-dir={}",
+                self.state.path("volumeplugins").display()
+            ),
         ]);
         command.args([
             "--leader-elect=false",

@@ -34,10 +34,11 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 pub use control_plane::ControlPlane;
-//pub use image::Image;
+pub use image::Image;
 pub use kubectl::Kubectl;
 pub use net::Net;
-//pub use node::Node;
+pub use node::{Node, kept};
+pub use rustix::process::Signal;
 
 /// The root of this repository.
 ///

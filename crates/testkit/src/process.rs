@@ -4,8 +4,6 @@ use std::{
     fs::{self, File},
     path::PathBuf,
     process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -68,20 +66,6 @@ impl Process {
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         kill_process(Pid::from_child(&self.child), signal)
             .with_context(|| format!("cannot send a signal to {}", self.name))
-    }
-
-    /// Asks it to end, and ends it after `patience`.
-    pub(crate) fn stop(mut self, patience: Duration) -> Result<()> {
-        let _ = self.signal(Signal::TERM);
-        let until = Instant::now() + patience;
-        while self.child.try_wait()?.is_none() {
-            if Instant::now() > until {
-                self.child.kill()?;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        let _ = fs::remove_file(&self.record);
-        Ok(())
     }
 
     /// Ends it at once, as a crash would.

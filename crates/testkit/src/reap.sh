@@ -35,13 +35,24 @@ end_recorded() {
 }
 
 # Containers outlive containerd: their shims are known by the socket they were given.
-end_shims() {
+shims() {
   local entry pid
   for entry in /proc/[0-9]*/cmdline; do
-    if tr '\0' ' ' 2>/dev/null <"$entry" | grep -q -- "^[^ ]*containerd-shim.* -address $run/"; then
+    if { tr '\0' ' ' <"$entry"; } 2>/dev/null | grep -q -- "^[^ ]*containerd-shim.* -address $run/"; then
       pid=${entry#/proc/}
-      kill -KILL "${pid%/cmdline}" 2>/dev/null
+      echo "${pid%/cmdline}"
     fi
+  done
+}
+
+end_shims() {
+  local try pids
+  for try in $(seq 100); do
+    pids=$(shims)
+    [ -n "$pids" ] || break
+    # shellcheck disable=SC2086
+    kill -KILL $pids 2>/dev/null
+    sleep 0.05
   done
 }
 

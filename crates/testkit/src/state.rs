@@ -94,11 +94,6 @@ impl State {
         folder.join("kept").exists().then_some(folder)
     }
 
-    /// The cluster's name, unique on this machine.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
     /// A path in the folder.
     pub(crate) fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
         self.folder.join(relative)
