@@ -81,8 +81,7 @@ impl Authority {
 
     fn read(text: String, key: String, part: &str) -> Result<Self, String> {
         let certificate = pem::certificates(&format!("{part}.crt"), text.as_bytes())?.remove(0);
-        let facts =
-            pem::facts(&certificate).map_err(|error| format!("{part}.crt {error}"))?;
+        let facts = pem::facts(&certificate).map_err(|error| format!("{part}.crt {error}"))?;
         let common_name = facts
             .subject
             .strip_prefix(COMMON_NAME)
@@ -207,7 +206,11 @@ impl Authorities {
     /// The certificates of all of them, for whoever checks.
     pub(super) fn bundle(&self) -> String {
         let next = self.next.as_ref().map(|next| next.text.as_str());
-        let all = [Some(self.signing.text.as_str()), next, self.previous.as_deref()];
+        let all = [
+            Some(self.signing.text.as_str()),
+            next,
+            self.previous.as_deref(),
+        ];
         let mut bundle = String::new();
         for text in all.into_iter().flatten() {
             bundle.push_str(text);

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::{
-    ByteString,
-    api::core::v1::Secret,
-};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::api::ObjectMeta;
 use rustls::pki_types::UnixTime;
 
@@ -122,7 +119,11 @@ pub(super) fn carry_out(
         Authorities::read(secret, now)
     };
     let before = secrets.get(action.secret);
-    let data = || before.and_then(|secret| secret.data.clone()).unwrap_or_default();
+    let data = || {
+        before
+            .and_then(|secret| secret.data.clone())
+            .unwrap_or_default()
+    };
     let data = match &action.what {
         What::Found => Authorities::make(now)?.data(),
         What::Step(step) => authorities()?.take(*step, now)?.data(),
@@ -144,10 +145,11 @@ pub(super) fn carry_out(
         |secret| secret.metadata.clone(),
     );
     metadata.managed_fields = None;
-    metadata
-        .labels
-        .get_or_insert_default()
-        .extend(labels(leaf).into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())));
+    metadata.labels.get_or_insert_default().extend(
+        labels(leaf)
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value.to_owned())),
+    );
     Ok(Secret {
         metadata,
         type_: Some(KIND.to_owned()),
@@ -176,7 +178,10 @@ fn labels(leaf: Option<&Leaf>) -> BTreeMap<&'static str, &'static str> {
 fn has_labels(secret: &Secret, wanted: &BTreeMap<&str, &str>) -> bool {
     let has = |(key, value): (&&str, &&str)| {
         let labels = secret.metadata.labels.as_ref();
-        labels.and_then(|labels| labels.get(*key)).map(String::as_str) == Some(*value)
+        labels
+            .and_then(|labels| labels.get(*key))
+            .map(String::as_str)
+            == Some(*value)
     };
     wanted.iter().all(has)
 }

@@ -16,9 +16,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::{
-    BACKDATED, CA_CRT, TLS_CRT, TLS_KEY, authority::Authorities, bytes, pem, provider,
-};
+use super::{BACKDATED, CA_CRT, TLS_CRT, TLS_KEY, authority::Authorities, bytes, pem, provider};
 use crate::Webhook;
 
 /// How long one is good for.
@@ -180,7 +178,10 @@ impl Leaf {
         let made = authorities.signing.sign(&params, &key)?;
         Ok(BTreeMap::from([
             (TLS_CRT.to_owned(), ByteString(made.pem().into_bytes())),
-            (TLS_KEY.to_owned(), ByteString(key.serialize_pem().into_bytes())),
+            (
+                TLS_KEY.to_owned(),
+                ByteString(key.serialize_pem().into_bytes()),
+            ),
             (
                 CA_CRT.to_owned(),
                 ByteString(authorities.bundle().into_bytes()),
