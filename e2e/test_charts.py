@@ -207,20 +207,61 @@ def test_the_page_on_argo_cd_shows_the_script():
 # === dashboard ===
 
 
-def test_the_dashboard_asks_for_metrics_that_exist(start, folder):
+def wanted_metrics():
+    """What the dashboard asks for, by name."""
     dashboard = json.loads(find(render(*EVERYTHING), "ConfigMap", "paifang-dashboard")["data"]["paifang.json"])
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
     expressions += [variable["query"]["query"] for variable in dashboard["templating"]["list"] if variable["type"] == "query"]
-    wanted = {name for expression in expressions for name in re.findall(r"\bpaifang_(?!dev_)[a-z_]+", expression)}
-    shutil.copytree(REPO / "config/07-domain-with-https", folder.path, dirs_exist_ok=True)
-    gateway = start(folder)
-    with urllib.request.urlopen(f"http://127.0.0.1:{gateway.port('admin')}/metrics", timeout=10) as answer:
+    return {name for expression in expressions for name in re.findall(r"\bpaifang_(?!dev_)[a-z_]+", expression)}
+
+
+def exported_metrics(address):
+    """What a process shows, by name."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
         text = answer.read().decode()
     there = set()
     for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M):
         there |= {"counter": {f"{name}_total"}, "info": {f"{name}_info"}, "histogram": {f"{name}_{part}" for part in ("bucket", "sum", "count")}}.get(kind, {name})
+    return there
+
+
+def test_the_dashboard_asks_gateways_for_metrics_that_exist(start, folder):
+    """test_helm.py asks a controller."""
+    wanted = {name for name in wanted_metrics() if not name.startswith("paifang_controller_")}
+    shutil.copytree(REPO / "config/07-domain-with-https", folder.path, dirs_exist_ok=True)
+    gateway = start(folder)
+    there = exported_metrics(f"127.0.0.1:{gateway.port('admin')}")
     assert len(wanted) >= 15
     assert wanted <= there, f"the gateway has no {sorted(wanted - there)}"
+
+
+# === arguments ===
+
+
+@pytest.mark.parametrize("component", ["controller", "gateway"])
+def test_the_program_knows_every_argument(component):
+    """With every value set that becomes an argument."""
+    schema = json.loads((CHARTS / "paifang/values.schema.json").read_text())
+    example = {"size": "1MiB", "count": 7, "time": "3s"}
+
+    def all_of(entry):
+        return {name: example[value["$ref"].rpartition("/")[2]] for name, value in entry["properties"].items()}
+
+    instance = schema["$defs"]["instance"]["properties"]
+    settings = {"allowBackends": ["169.254.1.0/24"], "allowLoopbackBackends": True, "domainSuffixes": {"a": ["a.example.com"]},
+                "defaultDomainSuffixes": ["b.example.com"], "limits": all_of(schema["properties"]["settings"]["properties"]["limits"])}
+    defaults = {"workers": 2, "trustProxies": ["10.0.0.0/8"], "limits": all_of(instance["limits"]), "timeouts": all_of(instance["timeouts"])}
+    values = json.dumps({"settings": settings, "instanceDefaults": defaults, "controller": {"webhook": {"enabled": False}}})
+    command = ["helm", "template", "paifang", CHARTS / "paifang", "--values", "-"]
+    deployments = [o for o in yaml.safe_load_all(run(*command, stdin=None, input=values)) if o and o["kind"] == "Deployment"]
+    name = {"controller": "paifang-controller", "gateway": "paifang-gateway-default"}[component]
+    arguments = find(deployments, "Deployment", name)["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert arguments[0] == component
+    assert len(arguments) >= 12
+    # Help ends a command line that is right so far; a wrong argument in front of it is an error.
+    run(paifang.binary(), *arguments, "--help")
+    with pytest.raises(AssertionError, match="--unheard-of"):
+        run(paifang.binary(), *arguments, "--unheard-of=1", "--help")
 
 
 # === notes ===

@@ -16,7 +16,7 @@ import yaml
 
 import paifang
 from paifang import REPO
-from test_charts import CHARTS, EVERYTHING, PATH
+from test_charts import CHARTS, EVERYTHING, PATH, exported_metrics, wanted_metrics
 
 NAMESPACE = "paifang-system"
 START_SECONDS = 120
@@ -151,6 +151,66 @@ def test_accounts_may_do_what_they_must_and_nothing_more(installed):
     for account, list_ in may_not.items():
         for what in list_:
             assert not installed.can(account, *what), f"{account} must not be able to {what}"
+
+
+def impersonating(cluster, account, file):
+    """A kubeconfig with which a program is exactly as mighty as the service account."""
+    config = yaml.safe_load(pathlib.Path(cluster.environment["KUBECONFIG"]).read_text())
+    config["users"][0]["user"] |= {"as": f"system:serviceaccount:{NAMESPACE}:{account}",
+                                   "as-groups": ["system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}", "system:authenticated"]}
+    file.write_text(yaml.safe_dump(config))
+    return {**os.environ, "KUBECONFIG": str(file)}
+
+
+def test_the_controller_can_do_its_work_with_its_permissions(installed, tmp_path):
+    """The real program, with the arguments that the chart gives it and the permissions of its account, until Apis are published."""
+    port = paifang.free_port()
+    arguments = installed.get("deployment", "paifang-controller")["spec"]["template"]["spec"]["containers"][0]["args"]
+    command = [paifang.binary(), *arguments, "--namespace", NAMESPACE, "--identity", "test", "--webhook=127.0.0.1:0", f"--admin=127.0.0.1:{port}"]
+    log = tmp_path / "controller.log"
+    with open(log, "wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                                   env=impersonating(installed, "paifang-controller", tmp_path / "kubeconfig"))
+    try:
+        installed.run("kubectl", "create", "namespace", "team")
+        installed.run("kubectl", "apply", "--namespace", "team", "--filename", REPO / "config/quickstart")
+
+        def published():
+            assert process.poll() is None, log.read_text()
+            conditions = installed.get("api.paifang.dev", "hello", namespace="team")["status"]["conditions"]
+            assert {c["type"]: c["status"] for c in conditions}["Accepted"] == "True", log.read_text()
+            names = [o["metadata"]["name"] for o in installed.get("configmaps")["items"]]
+            assert [name for name in names if name.startswith("paifang-group-")], log.read_text()
+            assert [name for name in names if name.startswith("paifang-part-")], log.read_text()
+            assert installed.get("controllerrevisions", namespace="team")["items"], log.read_text()
+            secrets = {o["metadata"]["name"] for o in installed.get("secrets")["items"]}
+            assert secrets >= {"paifang-ca", "paifang-gateway-tls", "paifang-controller-tls", "paifang-webhook-tls", "paifang-apps"}, log.read_text()
+            hook = installed.get("validatingwebhookconfiguration", "paifang")["webhooks"][0]
+            assert hook["clientConfig"].get("caBundle"), log.read_text()
+
+        eventually(published)
+        # An edit, and the end of all of it: updates and deletions are permitted too.
+        patch = json.dumps({"spec": {"backend": {"mock": {"body": "changed"}}}})
+        installed.run("kubectl", "patch", "api.paifang.dev", "hello", "--namespace", "team", "--type=merge", "--patch", patch)
+
+        def edited():
+            assert installed.get("api.paifang.dev", "hello", namespace="team")["status"]["latestRelease"] == 2, log.read_text()
+
+        eventually(edited)
+        installed.run("kubectl", "delete", "apis.paifang.dev,apigroups.paifang.dev", "--all", "--namespace", "team")
+
+        def collected():
+            names = [o["metadata"]["name"] for o in installed.get("configmaps")["items"]]
+            assert not [name for name in names if name.startswith("paifang-group-")], log.read_text()
+
+        eventually(collected)
+        wanted = {name for name in wanted_metrics() if name.startswith("paifang_controller_")}
+        there = exported_metrics(f"127.0.0.1:{port}")
+        assert len(wanted) >= 8 and wanted <= there, f"the controller has no {sorted(wanted - there)}"
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+    assert "forbidden" not in log.read_text().lower()
 
 
 # === upgrades ===
