@@ -274,6 +274,30 @@ def test_an_autoscaler_takes_over_without_a_dip(installed):
     assert (replicas(), owners()) == (2, ["helm"])
 
 
+def test_an_autoscaler_takes_over_from_a_chart_that_was_rendered_elsewhere(cluster, tmp_path):
+    """As Argo CD applies it, and with what docs/install.md says to do first."""
+    handover = re.search(r"^```sh\n(kubectl apply --server-side --field-manager=handover.*?)^```", (REPO / "docs/install.md").read_text(), re.M | re.S).group(1)
+    file = tmp_path / "all.yaml"
+
+    def sync(values):
+        file.write_text(cluster.helm("template", "paifang", CHARTS / "paifang", "--set", values))
+        cluster.run("kubectl", "apply", "--server-side", "--field-manager=argocd", "--namespace", NAMESPACE, "--filename", file)
+        return cluster.get("deployment", "paifang-gateway-default")["spec"]["replicas"]
+
+    try:
+        assert sync("instanceDefaults.replicas=3") == 3
+        cluster.run("bash", "-euc", handover)
+        assert sync(SCALED) >= 3
+
+        def scaled():
+            assert cluster.get("deployment", "paifang-gateway-default")["spec"]["replicas"] == 4
+
+        eventually(scaled)
+        assert sync(SCALED) == 4
+    finally:
+        cluster.run("kubectl", "delete", "--filename", file, "--namespace", NAMESPACE, "--wait")
+
+
 # === definitions ===
 
 
