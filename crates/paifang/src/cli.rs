@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{call, check, sign, standalone};
+use crate::{call, check, controller, sign, standalone};
 
 /// An API gateway that speaks the protocol of Alibaba Cloud API Gateway, and the tool for those who write and call its APIs.
 #[derive(Debug, Parser)]
@@ -24,6 +24,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Standalone(Box<standalone::Args>),
+    Controller(Box<controller::Args>),
     Check(Box<check::Args>),
     Call(Box<call::Args>),
     Sign(Box<sign::Args>),

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut session = Session::open(
         &args.dir,
         &StateUse::Keep(state.clone()),
-        args.meaning.settings(),
+        args.meaning.settings(true),
     )?;
     // From here on nothing that is saved is missed.
     let mut watch = Watch::start(&args.dir);

@@ -6,6 +6,7 @@ mod call;
 mod check;
 mod cli;
 mod client;
+mod controller;
 mod echo;
 mod listing;
 mod live;
@@ -29,6 +30,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Standalone(args) => standalone::run(&args),
+        Command::Controller(args) => controller::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Call(args) => call::run(&args),
         Command::Sign(args) => sign::run(&args),

@@ -32,8 +32,8 @@ pub(crate) struct Meaning {
     /// Also allow backends in this network; repeat for several
     ///
     /// Addresses are checked after DNS, at every connection. Link-local addresses and the cloud providers' metadata services
-    /// (169.254.169.254, 100.100.100.200) are refused unless they are allowed here. Loopback is allowed: the backends of a laptop
-    /// are there. In a cluster it is not.
+    /// (169.254.169.254, 100.100.100.200) are refused unless they are allowed here. Loopback is allowed in standalone, where the
+    /// backends of a laptop are; in a cluster it is not.
     #[arg(long, value_name = "CIDR", help_heading = "Platform settings")]
     pub(crate) allow_backend: Vec<IpNet>,
 
@@ -69,15 +69,15 @@ pub(crate) struct Meaning {
 }
 
 impl Meaning {
-    /// For the compiler.
-    pub(crate) fn settings(&self) -> Settings {
+    /// For the compiler. `loopback` allows backends on this machine.
+    pub(crate) fn settings(&self, loopback: bool) -> Settings {
         let mut settings = Settings::new(check_certificate);
         self.sub_domain_suffix
             .clone_into(&mut settings.public_suffix);
         self.internal_suffix
             .clone_into(&mut settings.internal_suffix);
         settings.addresses = AddressPolicy {
-            loopback: true,
+            loopback,
             link_local: self.allow_backend.iter().any(is_special),
         };
         settings.limits = Limits {

@@ -1,0 +1,890 @@
+//! The one task that owns the world: events in, values to write out.
+//!
+//! ```text
+//! watches ─▶ World ─▶ Compiler ─▶ Shelf ─▶ Batch ─▶ API server ─▶ gateways
+//!                        │                                            │
+//!                        └──────▶ status ◀────────────────────────────┘ reports
+//! ```
+//!
+//! Every turn takes all events that are there, compiles what they touch, and starts at most one batch of writes: what changes
+//! while a batch is under way goes into the next. What cannot be written stays to be written, with back-off. A replica that does
+//! not lead does the same but for the writes, so that it can admit objects, and can take over at once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use paifang_compiler::{Compiler, Kind, MemoryKey, ObjectId, SecretToMake, Touched, Update};
+use paifang_model::ObjectName;
+use paifang_runtime::readiness::Hold;
+use paifang_snapshot::{
+    published::{certificates_of, publish_apps},
+    wire,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{AbortHandle, JoinHandle, JoinSet},
+    time::MissedTickBehavior,
+};
+
+use crate::{
+    Settings,
+    fleet::{Fleet, News},
+    lease::Leading,
+    metrics::Metrics,
+    pki::Material,
+    publish::{Batch, Key, Outcome, Shelf},
+    reports::{self, Heard},
+    status::{self, Stated, Updates, Versions, View},
+    store::{self, Stored},
+    watch::{self as watches, Event, PodEvent, PublishedEvent},
+    world::{Effect, World},
+    write,
+};
+
+/// Statuses that are written at a time.
+const STATUSES_AT_ONCE: usize = 16;
+/// A status is written when nothing newer about its object was heard for so long, so that one write says what would take two.
+const SETTLED: Duration = Duration::from_millis(80);
+/// Statuses that are computed in one turn.
+const STATUSES_A_TURN: usize = 500;
+/// Events that are taken in one turn.
+const EVENTS_A_TURN: usize = 5_000;
+/// Compiles in one turn before the rest waits for the next.
+const COMPILES_A_TURN: usize = 8;
+/// The first and the longest pause before a write that failed is tried again.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// What admission looks at too.
+#[derive(Default)]
+pub(crate) struct Shared {
+    pub(crate) world: World,
+    /// None until everything has synced.
+    pub(crate) compiler: Option<Compiler>,
+}
+
+/// The task's own state.
+pub(crate) struct Brain {
+    pub(crate) client: Client,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) namespace: Arc<str>,
+    pub(crate) shared: Arc<RwLock<Shared>>,
+    pub(crate) leading: Leading,
+    pub(crate) material: watch::Receiver<Arc<Material>>,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) heard: mpsc::Sender<Heard>,
+    pub(crate) metrics: Metrics,
+    /// Given up when the first compile is done.
+    pub(crate) unready: Option<Hold>,
+    shelf: Shelf,
+    fleet: Fleet,
+    versions: Versions,
+    updates: Updates,
+    stored: BTreeMap<ObjectId, Stored>,
+    salt: Option<String>,
+    leads: bool,
+    pending: Pending,
+    in_flight: Option<InFlight>,
+    dirty: BTreeMap<ObjectId, Instant>,
+    writing: JoinSet<(ObjectId, Stated, write::Result)>,
+    under_way: BTreeSet<ObjectId>,
+    failed: BTreeMap<ObjectId, (Instant, u32)>,
+    clocks: BTreeMap<ObjectId, i64>,
+    followers: BTreeMap<String, AbortHandle>,
+    making: BTreeSet<ObjectName>,
+    helpers: JoinSet<()>,
+}
+
+/// What is to be written next.
+#[derive(Debug, Default)]
+struct Pending {
+    states: BTreeSet<ObjectId>,
+    groups: BTreeSet<ObjectName>,
+    apps: bool,
+    /// Not before this, after a failure; and how many there were in a row.
+    not_before: Option<Instant>,
+    failures: u32,
+}
+
+struct InFlight {
+    task: JoinHandle<Outcome>,
+    /// What was stored before, for what fails.
+    before: BTreeMap<ObjectId, Stored>,
+    groups: BTreeSet<ObjectName>,
+    began: Instant,
+}
+
+impl Brain {
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the parts of a process, put together once"
+    )]
+    pub(crate) fn new(
+        client: Client,
+        settings: Arc<Settings>,
+        shared: Arc<RwLock<Shared>>,
+        leading: Leading,
+        material: watch::Receiver<Arc<Material>>,
+        events: mpsc::Sender<Event>,
+        heard: mpsc::Sender<Heard>,
+        metrics: Metrics,
+        unready: Hold,
+    ) -> Self {
+        Self {
+            namespace: settings.namespace.as_str().into(),
+            client,
+            settings,
+            shared,
+            leading,
+            material,
+            events,
+            heard,
+            metrics,
+            unready: Some(unready),
+            shelf: Shelf::default(),
+            fleet: Fleet::default(),
+            versions: Versions::default(),
+            updates: Updates::default(),
+            stored: BTreeMap::new(),
+            salt: None,
+            leads: false,
+            pending: Pending::default(),
+            in_flight: None,
+            dirty: BTreeMap::new(),
+            writing: JoinSet::new(),
+            under_way: BTreeSet::new(),
+            failed: BTreeMap::new(),
+            clocks: BTreeMap::new(),
+            followers: BTreeMap::new(),
+            making: BTreeSet::new(),
+            helpers: JoinSet::new(),
+        }
+    }
+
+    /// Works for ever.
+    pub(crate) async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Event>,
+        mut heard: mpsc::Receiver<Heard>,
+        mut leads: watch::Receiver<bool>,
+    ) {
+        let mut fast = tokio::time::interval(Duration::from_millis(20));
+        fast.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut slow = tokio::time::interval(Duration::from_secs(10));
+        slow.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                changed = leads.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let now = *leads.borrow_and_update();
+                    self.leadership(now).await;
+                }
+                outcome = finished(&mut self.in_flight) => self.written(outcome),
+                Some(event) = events.recv() => {
+                    let mut all = vec![event];
+                    while all.len() < EVENTS_A_TURN && let Ok(event) = events.try_recv() {
+                        all.push(event);
+                    }
+                    self.turn(all);
+                }
+                Some(first) = heard.recv() => {
+                    self.hear(first);
+                    while let Ok(more) = heard.try_recv() {
+                        self.hear(more);
+                    }
+                }
+                Some(done) = self.writing.join_next() => {
+                    if let Ok((id, stated, result)) = done {
+                        self.stated(id, stated, result);
+                    }
+                }
+                Some(_) = self.helpers.join_next() => {}
+                _ = fast.tick() => {}
+                _ = slow.tick() => self.look_around(),
+            }
+            self.start().await;
+            self.dispatch();
+            self.write_statuses();
+        }
+    }
+
+    /// Compiles everything once, when everything is there to be compiled.
+    async fn start(&mut self) {
+        if self.unready.is_none() || !self.shelf.is_synced() {
+            return;
+        }
+        if !self
+            .shared
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .world
+            .is_synced()
+        {
+            return;
+        }
+        self.begin().await;
+        self.unready = None;
+    }
+
+    /// A new compiler with what is stored; everything is compiled, and what differs from what is published is published.
+    async fn begin(&mut self) {
+        let began = Instant::now();
+        let mut wait = BACK_OFF.0;
+        let found = loop {
+            match store::load(&self.client, &self.namespace).await {
+                Ok(found) => break found,
+                Err(error) => {
+                    tracing::warn!(error = %format!("{error:#}"), "what is stored cannot be read yet");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(BACK_OFF.1);
+                }
+            }
+        };
+        self.salt = write::salt(&self.client, &self.namespace).await;
+        self.stored = found.stored;
+        self.pending = Pending::default();
+        self.making.clear();
+        let compiler = Compiler::new(found.memory, self.settings.meaning.clone());
+        self.shared
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .compiler = Some(compiler);
+        self.compile(Touched::everything(), true);
+        tracing::info!(
+            took_ms = began.elapsed().as_millis() as u64,
+            objects = self.metrics.objects(),
+            leads = self.leads,
+            "everything is compiled"
+        );
+    }
+
+    async fn leadership(&mut self, leads: bool) {
+        if leads == self.leads {
+            return;
+        }
+        self.leads = leads;
+        self.metrics.leads(leads);
+        tracing::info!(
+            identity = self.settings.identity,
+            leads,
+            "leadership changed"
+        );
+        // What a batch of an earlier time left behind is seen by the watch, and compared again.
+        if leads && self.unready.is_none() {
+            self.begin().await;
+            self.dirty_all();
+        }
+    }
+
+    /// What happened.
+    fn turn(&mut self, events: Vec<Event>) {
+        let mut effect = Effect::default();
+        let mut again = BTreeSet::new();
+        let mut news = News::default();
+        {
+            let shared = Arc::clone(&self.shared);
+            let mut shared = shared.write().unwrap_or_else(PoisonError::into_inner);
+            for event in events {
+                match event {
+                    Event::Published(event) => again.extend(self.published(event)),
+                    Event::Pod(event) => news.extend(self.pod(event)),
+                    event => apply(&mut shared.world, event, &mut effect),
+                }
+            }
+        }
+        for name in std::mem::take(&mut effect.look_at) {
+            let (client, events) = (self.client.clone(), self.events.clone());
+            self.helpers.spawn(watches::look_at(client, name, events));
+        }
+        for id in std::mem::take(&mut effect.restate) {
+            self.mark(id);
+        }
+        self.news(news);
+        if self.unready.is_some() {
+            return;
+        }
+        for key in again {
+            match key {
+                Key::Group(group) => drop(self.pending.groups.insert(group)),
+                Key::Apps => self.pending.apps = true,
+            }
+        }
+        if !effect.touched.is_empty() {
+            self.compile(effect.touched, false);
+        }
+    }
+
+    fn published(&mut self, event: PublishedEvent) -> BTreeSet<Key> {
+        match event {
+            PublishedEvent::Relist(type_) => {
+                self.shelf.relist(type_);
+                BTreeSet::new()
+            }
+            PublishedEvent::Relisted(type_) => self.shelf.relisted(type_),
+            PublishedEvent::There(found) => self.shelf.there(*found),
+            PublishedEvent::Gone(type_, name) => self.shelf.gone(type_, &name),
+        }
+    }
+
+    fn pod(&mut self, event: PodEvent) -> News {
+        let news = match event {
+            PodEvent::Relist => {
+                self.fleet.relist();
+                News::default()
+            }
+            PodEvent::Relisted => self.fleet.relisted(),
+            PodEvent::There(pod) => self.fleet.there(pod),
+            PodEvent::Gone(uid) => self.fleet.gone(&uid),
+        };
+        self.follow();
+        news
+    }
+
+    /// One reader for each pod with an address.
+    fn follow(&mut self) {
+        let wanted: BTreeMap<String, reports::Pod> = self
+            .fleet
+            .pods()
+            .filter_map(|pod| {
+                let followed = reports::Pod {
+                    name: pod.name.clone(),
+                    uid: pod.uid.clone(),
+                    ip: pod.ip?,
+                };
+                Some((pod.uid.clone(), followed))
+            })
+            .collect();
+        self.followers.retain(|uid, task| {
+            let keep = wanted.contains_key(uid);
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+        for (uid, pod) in wanted {
+            if !self.followers.contains_key(&uid) {
+                let port = self.settings.gateway_port;
+                let reader = reports::follow(pod, port, self.material.clone(), self.heard.clone());
+                self.followers.insert(uid, self.helpers.spawn(reader));
+            }
+        }
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        let news = match heard {
+            Heard::Report { uid, report } => self.fleet.report(&uid, report),
+            Heard::Lost { uid, why } => {
+                tracing::warn!(pod = uid, why, "nothing is heard from a gateway");
+                self.fleet.silent(&uid)
+            }
+        };
+        self.news(news);
+    }
+
+    fn news(&mut self, news: News) {
+        if news == News::default() {
+            return;
+        }
+        self.metrics
+            .pods(self.fleet.pods().count(), self.fleet.all_ready().count());
+        if !news.instances.is_empty() {
+            self.dirty_all();
+            return;
+        }
+        let mut ids = BTreeSet::new();
+        {
+            let shared = Arc::clone(&self.shared);
+            let shared = shared.read().unwrap_or_else(PoisonError::into_inner);
+            let Some(compiler) = &shared.compiler else {
+                return;
+            };
+            for name in &news.groups {
+                ids.insert(ObjectId::new(Kind::ApiGroup, name));
+                if let Some(group) = compiler.snapshot().groups.get(name) {
+                    self.concerned(group, &mut ids);
+                }
+            }
+            if news.apps {
+                ids.extend(
+                    shared
+                        .world
+                        .facts
+                        .keys()
+                        .filter(|id| id.kind == Kind::App)
+                        .cloned(),
+                );
+            }
+        }
+        ids.into_iter().for_each(|id| self.mark(id));
+    }
+
+    /// Every object whose status says how far a group is.
+    fn concerned(&self, group: &wire::Group, ids: &mut BTreeSet<ObjectId>) {
+        for api in &group.apis {
+            ids.insert(ObjectId::new(Kind::Api, &api.name));
+            let services = self.updates.services(&api.name);
+            ids.extend(services.map(|it| ObjectId::new(Kind::BackendService, it)));
+        }
+        let domains = group.domains.iter();
+        ids.extend(domains.map(|it| ObjectId::new(Kind::DomainBinding, &it.name)));
+        let grants = group.grants.iter();
+        ids.extend(grants.map(|it| ObjectId::new(Kind::Authorization, &it.authorization)));
+    }
+
+    /// Compiles what was touched, and remembers what is to be written.
+    fn compile(&mut self, touched: Touched, first: bool) {
+        let began = Instant::now();
+        let shared = Arc::clone(&self.shared);
+        let mut shared = shared.write().unwrap_or_else(PoisonError::into_inner);
+        let Shared { world, compiler } = &mut *shared;
+        let Some(compiler) = compiler.as_mut() else {
+            return;
+        };
+        let mut update = tokio::task::block_in_place(|| compiler.update(&world.objects, &touched));
+        for _ in 0..COMPILES_A_TURN {
+            if !update.unsettled {
+                break;
+            }
+            let later = compiler.update(&world.objects, &Touched::default());
+            update.extend(later);
+        }
+        for id in touched
+            .objects
+            .iter()
+            .filter(|id| id.kind == Kind::BackendService)
+        {
+            note_service(&mut self.updates, world, id, first);
+        }
+        if first {
+            let services = world.objects.backend_services.keys();
+            for name in services {
+                note_service(
+                    &mut self.updates,
+                    world,
+                    &ObjectId::new(Kind::BackendService, name),
+                    first,
+                );
+            }
+            self.pending
+                .groups
+                .extend(compiler.snapshot().groups.keys().cloned());
+            self.pending.apps = true;
+        }
+        self.metrics.compiled(
+            began.elapsed(),
+            world.facts.len(),
+            compiler.snapshot().groups.len(),
+        );
+        let marked = self.take(update, compiler);
+        let to_make: Vec<SecretToMake> = compiler.secrets_to_make();
+        let owners: Vec<(SecretToMake, String)> = to_make
+            .into_iter()
+            .filter_map(|make| {
+                let facts = world.facts.get(&ObjectId::new(Kind::App, &make.app))?;
+                Some((make, facts.uid.clone()))
+            })
+            .collect();
+        drop(shared);
+        marked.into_iter().for_each(|id| self.mark(id));
+        self.make(owners);
+    }
+
+    /// Answers whose status is to be looked at.
+    fn take(&mut self, update: Update, compiler: &Compiler) -> BTreeSet<ObjectId> {
+        let mut ids: BTreeSet<ObjectId> = BTreeSet::new();
+        for (id, verdict) in &update.verdicts {
+            if id.kind == Kind::Api {
+                let status = verdict.as_ref().map(|verdict| &verdict.status);
+                let services = self.updates.api(&id.name, status);
+                ids.extend(
+                    services
+                        .iter()
+                        .map(|it| ObjectId::new(Kind::BackendService, it)),
+                );
+            }
+            ids.insert(id.clone());
+        }
+        for key in update.memory {
+            if let MemoryKey::Object(id) = key {
+                self.pending.states.insert(id);
+            }
+        }
+        self.pending.apps |= update.apps | update.credentials;
+        if !update.certificates.is_empty() {
+            let groups = compiler.snapshot().groups.iter();
+            let users = groups.filter(|(_, group)| {
+                certificates_of(group)
+                    .iter()
+                    .any(|name| update.certificates.contains(*name))
+            });
+            self.pending
+                .groups
+                .extend(users.map(|(name, _)| name.clone()));
+        }
+        self.pending.groups.extend(update.groups.into_keys());
+        ids
+    }
+
+    /// Makes the Secrets that Apps ask for. They come back by the watch.
+    fn make(&mut self, wanted: Vec<(SecretToMake, String)>) {
+        let names: BTreeSet<ObjectName> = wanted.iter().map(|(it, _)| it.secret.clone()).collect();
+        self.making.retain(|name| names.contains(name));
+        if !self.leads {
+            return;
+        }
+        for (make, uid) in wanted {
+            if self.making.insert(make.secret.clone()) {
+                let (client, leading, events) = (
+                    self.client.clone(),
+                    self.leading.clone(),
+                    self.events.clone(),
+                );
+                self.helpers
+                    .spawn(write::make_secret(client, leading, make, uid, events));
+            }
+        }
+    }
+
+    /// Starts the next batch, when there is something to write and nothing is under way.
+    fn dispatch(&mut self) {
+        if !self.leads || self.in_flight.is_some() || self.unready.is_some() {
+            return;
+        }
+        let pending = &self.pending;
+        if pending.states.is_empty() && pending.groups.is_empty() && !pending.apps {
+            return;
+        }
+        if pending
+            .not_before
+            .is_some_and(|until| Instant::now() < until)
+        {
+            return;
+        }
+        let mut batch = Batch::default();
+        let mut before = BTreeMap::new();
+        let groups = std::mem::take(&mut self.pending.groups);
+        let states = std::mem::take(&mut self.pending.states);
+        let apps = std::mem::take(&mut self.pending.apps);
+        {
+            let shared = Arc::clone(&self.shared);
+            let shared = shared.read().unwrap_or_else(PoisonError::into_inner);
+            let Some(compiler) = &shared.compiler else {
+                return;
+            };
+            for id in states {
+                let stored = self.stored.remove(&id).unwrap_or_default();
+                let uid = shared.world.facts.get(&id).map(|facts| facts.uid.as_str());
+                let (writes, after) = store::changes(&id, uid, compiler.memory(), &stored);
+                if uid.is_some() {
+                    self.stored.insert(id.clone(), after);
+                }
+                if !writes.is_empty() {
+                    before.insert(id.clone(), stored);
+                    batch.states.push((id, writes));
+                }
+            }
+            let snapshot = compiler.snapshot();
+            for name in &groups {
+                let group = snapshot.groups.get(name);
+                let planned = self.shelf.plan_group(
+                    name,
+                    group.map(|group| &**group),
+                    &snapshot.certificates,
+                    &mut batch,
+                );
+                match (planned, group) {
+                    (Some(hash), Some(group)) => {
+                        self.versions.remember(name, hash, Arc::clone(group))
+                    }
+                    _ => self.versions.forget(name),
+                }
+            }
+            if apps {
+                let salt = self.salt.get_or_insert_with(write::random_salt);
+                let published = publish_apps(&snapshot.apps, &snapshot.credentials, salt);
+                self.shelf.plan_apps(published, &mut batch);
+            }
+        }
+        self.restate_groups(&groups, apps);
+        self.send(batch, before, groups);
+    }
+
+    /// What a group is planned to be decides what counts as served.
+    fn restate_groups(&mut self, groups: &BTreeSet<ObjectName>, apps: bool) {
+        self.news(News {
+            groups: groups.clone(),
+            apps,
+            instances: BTreeSet::new(),
+        });
+    }
+
+    fn send(
+        &mut self,
+        batch: Batch,
+        before: BTreeMap<ObjectId, Stored>,
+        groups: BTreeSet<ObjectName>,
+    ) {
+        if batch.is_empty() {
+            return;
+        }
+        let run = batch.run(
+            self.client.clone(),
+            Arc::clone(&self.namespace),
+            self.leading.clone(),
+        );
+        self.in_flight = Some(InFlight {
+            task: tokio::spawn(run),
+            before,
+            groups,
+            began: Instant::now(),
+        });
+    }
+
+    /// A batch is done.
+    fn written(&mut self, (in_flight, outcome): (InFlight, Outcome)) {
+        self.metrics
+            .published(in_flight.began.elapsed(), outcome.writes);
+        let mut before = in_flight.before;
+        for id in &outcome.unstored {
+            if let Some(stored) = before.remove(id) {
+                self.stored.insert(id.clone(), stored);
+            }
+        }
+        let failed = !outcome.unstored.is_empty() || !outcome.unpublished.is_empty();
+        self.pending.states.extend(outcome.unstored);
+        for key in outcome.unpublished {
+            match key {
+                Key::Group(group) => drop(self.pending.groups.insert(group)),
+                Key::Apps => self.pending.apps = true,
+            }
+        }
+        self.pending.failures = if failed { self.pending.failures + 1 } else { 0 };
+        self.pending.not_before = failed.then(|| Instant::now() + back_off(self.pending.failures));
+        if failed {
+            self.metrics.publish_failed();
+        }
+        let mut again = BTreeSet::new();
+        for found in outcome.there {
+            again.extend(self.shelf.there(found));
+        }
+        for (type_, name) in outcome.gone {
+            again.extend(self.shelf.gone(type_, &name));
+        }
+        for key in again {
+            match key {
+                Key::Group(group) => drop(self.pending.groups.insert(group)),
+                Key::Apps => self.pending.apps = true,
+            }
+        }
+        self.restate_groups(&in_flight.groups, false);
+    }
+
+    /// What time alone brings.
+    fn look_around(&mut self) {
+        if self.unready.is_some() {
+            let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+            let waiting = shared.world.waiting_for();
+            tracing::info!(
+                stores = waiting.join(", "),
+                "waiting for the first look at the cluster"
+            );
+            return;
+        }
+        let now = Timestamp::now().as_second();
+        let due: Vec<ObjectId> = self
+            .clocks
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in due {
+            self.clocks.remove(&id);
+            self.mark(id);
+        }
+        if self.leads && self.in_flight.is_none() {
+            let mut batch = Batch::default();
+            self.shelf
+                .plan_collection(&self.fleet, Instant::now(), &mut batch);
+            self.send(batch, BTreeMap::new(), BTreeSet::new());
+        }
+    }
+
+    fn mark(&mut self, id: ObjectId) {
+        self.dirty.entry(id).or_insert_with(Instant::now);
+    }
+
+    fn dirty_all(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let shared = shared.read().unwrap_or_else(PoisonError::into_inner);
+        for id in shared.world.facts.keys() {
+            self.dirty.entry(id.clone()).or_insert_with(Instant::now);
+        }
+    }
+
+    /// Writes what settled and differs, as far as there is room.
+    fn write_statuses(&mut self) {
+        if self.unready.is_some() || !self.leads {
+            // A replica that takes over looks at everything.
+            self.dirty.clear();
+            return;
+        }
+        let now = Instant::now();
+        let retry: Vec<ObjectId> = self
+            .failed
+            .iter()
+            .filter(|(_, (at, _))| *at <= now)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in retry {
+            self.dirty
+                .entry(id.clone())
+                .or_insert(now.checked_sub(SETTLED).unwrap_or(now));
+            if let Some((at, _)) = self.failed.get_mut(&id) {
+                *at = now + BACK_OFF.1 * 100;
+            }
+        }
+        let room = STATUSES_AT_ONCE.saturating_sub(self.under_way.len());
+        if room == 0 || self.dirty.is_empty() {
+            return;
+        }
+        let settled = self.dirty.iter().filter(|(id, since)| {
+            now.duration_since(**since) >= SETTLED && !self.under_way.contains(*id)
+        });
+        let ids: Vec<ObjectId> = settled
+            .take(STATUSES_A_TURN)
+            .map(|(id, _)| id.clone())
+            .collect();
+        let shared = Arc::clone(&self.shared);
+        let shared = shared.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(compiler) = &shared.compiler else {
+            return;
+        };
+        let mut started = 0;
+        for id in ids {
+            if started == room {
+                break;
+            }
+            self.dirty.remove(&id);
+            let view = View {
+                world: &shared.world,
+                compiler,
+                shelf: &self.shelf,
+                versions: &self.versions,
+                fleet: &self.fleet,
+                updates: &self.updates,
+                now: Timestamp::now(),
+            };
+            match view.next_change(&id) {
+                Some(at) => drop(self.clocks.insert(id.clone(), at)),
+                None => drop(self.clocks.remove(&id)),
+            }
+            let Some(stated) = view.state(&id) else {
+                continue;
+            };
+            let there = shared.world.statuses.get(&id);
+            if there.is_some_and(|there| status::normal(&id, there) == stated.status) {
+                self.failed.remove(&id);
+                continue;
+            }
+            let Some(facts) = shared.world.facts.get(&id) else {
+                continue;
+            };
+            started += 1;
+            self.under_way.insert(id.clone());
+            let uid = facts.uid.clone();
+            let (client, leading) = (self.client.clone(), self.leading.clone());
+            self.writing.spawn(async move {
+                let result = write::status(&client, &leading, &id, &uid, &stated).await;
+                (id, stated, result)
+            });
+        }
+    }
+
+    /// A status was written, or not.
+    fn stated(&mut self, id: ObjectId, stated: Stated, result: write::Result) {
+        self.under_way.remove(&id);
+        match result {
+            write::Result::Done => {
+                self.metrics.status_written();
+                self.failed.remove(&id);
+                let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+                if shared.world.facts.contains_key(&id) {
+                    shared.world.statuses.insert(id, stated.status);
+                }
+            }
+            write::Result::Gone => drop(self.failed.remove(&id)),
+            write::Result::Failed => {
+                self.metrics.status_failed();
+                let tries = self.failed.get(&id).map_or(1, |(_, tries)| tries + 1);
+                self.failed
+                    .insert(id, (Instant::now() + back_off(tries), tries));
+            }
+        }
+    }
+}
+
+fn note_service(updates: &mut Updates, world: &World, id: &ObjectId, first: bool) {
+    let object = world.objects.backend_services.get(&id.name);
+    let generation = world.facts.get(id).map_or(0, |facts| facts.generation);
+    let spec = object.and_then(|object| object.spec());
+    // A spec that cannot be read changes nothing that is in force.
+    if object.is_some() && spec.is_none() {
+        return;
+    }
+    updates.service(&id.name, spec.map(|spec| (&**spec, generation)), first);
+}
+
+fn apply(world: &mut World, event: Event, effect: &mut Effect) {
+    match event {
+        Event::Relist(store) => world.relist(store),
+        Event::Relisted(store) => world.relisted(store, effect),
+        Event::Object(seen) => world.apply(*seen, effect),
+        Event::ObjectGone(kind, name) => world.delete(&ObjectId { kind, name }, effect),
+        Event::SecretSeen(name, version) => world.secret_seen(&name, version.as_deref(), effect),
+        Event::Secret(name, found) => world.secret(&name, found, effect),
+        Event::Service(name, service) => world.service(name, service, effect),
+        Event::Namespace(name, labels) => world.namespace(name, labels, effect),
+        Event::ReferenceGrant(name, grant) => world.reference_grant(name, grant, effect),
+        Event::Published(_) | Event::Pod(_) => {}
+    }
+}
+
+fn back_off(failures: u32) -> Duration {
+    let doubled = BACK_OFF.0 * 2_u32.saturating_pow(failures.saturating_sub(1).min(16));
+    doubled.min(BACK_OFF.1)
+}
+
+/// Waits for the batch under way; for ever when there is none.
+async fn finished(in_flight: &mut Option<InFlight>) -> (InFlight, Outcome) {
+    let outcome = match in_flight {
+        Some(running) => (&mut running.task).await,
+        None => std::future::pending().await,
+    };
+    let done = in_flight.take();
+    match (done, outcome) {
+        (Some(done), Ok(outcome)) => (done, outcome),
+        (Some(done), Err(error)) => {
+            tracing::error!(%error, "a batch of writes broke off; all of it is looked at again");
+            let outcome = Outcome {
+                unstored: done.before.keys().cloned().collect(),
+                unpublished: done
+                    .groups
+                    .iter()
+                    .cloned()
+                    .map(Key::Group)
+                    .chain([Key::Apps])
+                    .collect(),
+                ..Outcome::default()
+            };
+            (done, outcome)
+        }
+        (None, _) => std::future::pending().await,
+    }
+}
