@@ -42,16 +42,24 @@ const LET_GO: Duration = Duration::from_millis(5);
 
 /// A running gateway. Dropping it ends it at once; [`Gateway::drain`] ends it well.
 pub struct Gateway {
-    common: Arc<Common>,
+    feed: Feed,
     addresses: Addresses,
     workers: Vec<thread::JoinHandle<Ended>>,
     writer: Option<Writer>,
+    admin: Option<Admin>,
+}
+
+/// Changes what a gateway serves, from any thread. Clones feed the same one.
+#[derive(Clone)]
+pub struct Feed(Arc<Feeding>);
+
+struct Feeding {
+    common: Arc<Common>,
     control: Control,
     loading: Mutex<Loading>,
     in_service: Arc<Mutex<dump::InService>>,
     registry: Metrics,
     metrics: ConfigMetrics,
-    admin: Option<Admin>,
 }
 
 /// What a load needs to know of the ones before.
@@ -84,6 +92,7 @@ struct Ending {
     readiness: Readiness,
     drain: Drain,
     begun: AtomicBool,
+    draining: watch::Sender<bool>,
     hold: Mutex<Option<Hold>>,
 }
 
@@ -140,6 +149,7 @@ impl Gateway {
             readiness: readiness.clone(),
             drain: settings.drain,
             begun: AtomicBool::new(false),
+            draining: watch::Sender::new(false),
             hold: Mutex::default(),
         }));
         let common = Arc::new(Common {
@@ -183,11 +193,8 @@ impl Gateway {
             workers = workers.len(),
             "listening"
         );
-        Ok(Self {
+        let feed = Feed(Arc::new(Feeding {
             common,
-            addresses,
-            workers,
-            writer,
             control,
             loading: Mutex::new(Loading {
                 unready: Some(unready),
@@ -198,8 +205,24 @@ impl Gateway {
             in_service,
             registry,
             metrics,
+        }));
+        Ok(Self {
+            feed,
+            addresses,
+            workers,
+            writer,
             admin,
         })
+    }
+
+    /// A hand that changes what it serves while another thread waits for its end.
+    pub fn feed(&self) -> Feed {
+        self.feed.clone()
+    }
+
+    /// As [`Feed::apply`].
+    pub fn apply(&self, snapshot: &Snapshot) -> Applied {
+        self.feed.apply(snapshot)
     }
 
     /// Where it listens: the real ports, where port 0 was asked for.
@@ -212,130 +235,14 @@ impl Gateway {
         self.admin.as_ref().map(Admin::address)
     }
 
-    /// Serves `snapshot` from now on. Loads on the calling thread, then swaps; requests that are under way end with what they began
-    /// with. What cannot be loaded is reported and keeps its previous version or answers closed; everything else is served. The
-    /// first one makes the gateway ready.
-    pub fn apply(&self, snapshot: &Snapshot) -> Applied {
-        let endpoints: Endpoints = snapshot
-            .endpoints
-            .iter()
-            .map(|((service, port), all)| {
-                let ready = Ready::alike(all.iter().copied());
-                (service.clone(), port, ready)
-            })
-            .collect();
-        let before = {
-            let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut loading.endpoints, endpoints.clone())
-        };
-        // First, so that no route leads to a Service of which nothing is known yet.
-        self.apply_endpoints(endpoints.after(&before));
-        self.apply_routing(snapshot)
-    }
-
-    /// As [`Gateway::apply`], for someone who follows endpoints apart from the rest: those of `snapshot` do not count. What it costs
-    /// depends on the groups that are different from the last one, by pointer, and hardly on how many there are.
-    pub fn apply_routing(&self, snapshot: &Snapshot) -> Applied {
-        let started = Instant::now();
-        let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        let previous = self.common.proxy.config.load_full();
-        let (config, table_problems) = Config::load(snapshot, &previous);
-        let tls_before = self.common.tls.load_full();
-        let (tls, tls_problems) = TlsTable::load(snapshot, &tls_before);
-        loading.callers.update(snapshot);
-        let applied = Applied {
-            version: version(&config, snapshot, &loading.callers),
-            problems: problems(table_problems, tls_problems),
-        };
-
-        // Certificates first: a host that is known can be connected to.
-        self.common.tls.store(Arc::new(tls));
-        self.common.proxy.config.store(Arc::new(config));
-        loading.unready = None;
-        self.note(&applied, snapshot, &tls_before);
-        tracing::info!(
-            version = applied.version,
-            problems = applied.problems.len(),
-            groups = snapshot.groups.len(),
-            took_us = started.elapsed().as_micros() as u64,
-            "configuration in service"
-        );
-        // Only fails when the gateway is about to go.
-        let _ = loading.retired.send(previous);
-        applied
-    }
-
-    /// From now on the endpoints of Services are these. Costs nothing but a pointer: no table is loaded for it.
-    pub fn apply_endpoints(&self, endpoints: Endpoints) {
-        self.common.proxy.endpoints.store(Arc::new(endpoints));
-    }
-
-    /// Where metrics are registered that its admin port shows.
-    pub fn metrics(&self) -> &Metrics {
-        &self.registry
-    }
-
-    /// Whether it takes requests: it has a configuration and is not about to end.
-    pub fn readiness(&self) -> &Readiness {
-        &self.control.0.readiness
-    }
-
-    /// For metrics and the dump.
-    fn note(&self, applied: &Applied, snapshot: &Snapshot, tls_before: &TlsTable) {
-        let config = self.common.proxy.config.load_full();
-        let metrics = &self.metrics;
-        let result = if applied.problems.is_empty() {
-            "ok"
-        } else {
-            "failed"
-        };
-        metrics.loads.get_or_create(&[("result", result)]).inc();
-        metrics.version.clear();
-        metrics
-            .version
-            .get_or_create(&[("version", applied.version.clone())])
-            .set(1);
-        metrics.groups.set(count(config.table.groups().count()));
-        metrics.routes.set(count(
-            config
-                .table
-                .groups()
-                .map(|group| group.routes().count())
-                .sum(),
-        ));
-        metrics.problems.set(count(applied.problems.len()));
-        let tls = self.common.tls.load();
-        if !tls.binds_as(tls_before) {
-            metrics.certificate_ends.clear();
-            for (host, bound) in tls.bounds().take(MOST_CERTIFICATES) {
-                let ends = metrics
-                    .certificate_ends
-                    .get_or_create(&[("domain", host.to_string())]);
-                ends.set(bound.not_after_ms.div_euclid(1_000));
-            }
-        }
-        let mut in_service = self
-            .in_service
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *in_service = dump::InService {
-            version: applied.version.clone(),
-            since: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default(),
-            apps: snapshot.apps.apps.len(),
-            problems: applied.problems.clone(),
-        };
-    }
-
     /// A hand to end it with while another thread waits.
     pub fn control(&self) -> Control {
-        self.control.clone()
+        self.feed.0.control.clone()
     }
 
     /// Ends it well: [`Control::drain`], then waits until every worker has ended and the access log is written.
     pub fn drain(self) -> Drained {
-        self.control.drain();
+        self.feed.0.control.drain();
         self.wait()
     }
 
@@ -364,9 +271,149 @@ impl Gateway {
     }
 }
 
+// === impl Feed ===
+
+impl Feed {
+    /// Serves `snapshot` from now on. Loads on the calling thread, then swaps; requests that are under way end with what they began
+    /// with. What cannot be loaded is reported and keeps its previous version or answers closed; everything else is served. The
+    /// first one makes the gateway ready.
+    pub fn apply(&self, snapshot: &Snapshot) -> Applied {
+        let endpoints: Endpoints = snapshot
+            .endpoints
+            .iter()
+            .map(|((service, port), all)| {
+                let ready = Ready::alike(all.iter().copied());
+                (service.clone(), port, ready)
+            })
+            .collect();
+        let before = {
+            let mut loading = self
+                .0
+                .loading
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut loading.endpoints, endpoints.clone())
+        };
+        // First, so that no route leads to a Service of which nothing is known yet.
+        self.apply_endpoints(endpoints.after(&before));
+        self.apply_routing(snapshot)
+    }
+
+    /// As [`Feed::apply`], for someone who follows endpoints apart from the rest: those of `snapshot` do not count. What it costs
+    /// depends on the groups that are different from the last one, by pointer, and hardly on how many there are.
+    pub fn apply_routing(&self, snapshot: &Snapshot) -> Applied {
+        let started = Instant::now();
+        let mut loading = self
+            .0
+            .loading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let previous = self.0.common.proxy.config.load_full();
+        let (config, table_problems) = Config::load(snapshot, &previous);
+        let tls_before = self.0.common.tls.load_full();
+        let (tls, tls_problems) = TlsTable::load(snapshot, &tls_before);
+        loading.callers.update(snapshot);
+        let applied = Applied {
+            version: version(&config, snapshot, &loading.callers),
+            problems: problems(table_problems, tls_problems),
+        };
+
+        // Certificates first: a host that is known can be connected to.
+        self.0.common.tls.store(Arc::new(tls));
+        self.0.common.proxy.config.store(Arc::new(config));
+        loading.unready = None;
+        self.note(&applied, snapshot, &tls_before);
+        tracing::info!(
+            version = applied.version,
+            problems = applied.problems.len(),
+            groups = snapshot.groups.len(),
+            took_us = started.elapsed().as_micros() as u64,
+            "configuration in service"
+        );
+        // Only fails when the gateway is about to go.
+        let _ = loading.retired.send(previous);
+        applied
+    }
+
+    /// From now on the endpoints of Services are these. Costs nothing but a pointer: no table is loaded for it.
+    pub fn apply_endpoints(&self, endpoints: Endpoints) {
+        self.0.common.proxy.endpoints.store(Arc::new(endpoints));
+    }
+
+    /// Where metrics are registered that its admin port shows.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.registry
+    }
+
+    /// Whether it takes requests: it has a configuration and is not about to end.
+    pub fn readiness(&self) -> &Readiness {
+        &self.0.control.0.readiness
+    }
+
+    /// For metrics and the dump.
+    fn note(&self, applied: &Applied, snapshot: &Snapshot, tls_before: &TlsTable) {
+        let config = self.0.common.proxy.config.load_full();
+        let metrics = &self.0.metrics;
+        let result = if applied.problems.is_empty() {
+            "ok"
+        } else {
+            "failed"
+        };
+        metrics.loads.get_or_create(&[("result", result)]).inc();
+        metrics.version.clear();
+        metrics
+            .version
+            .get_or_create(&[("version", applied.version.clone())])
+            .set(1);
+        metrics.groups.set(count(config.table.groups().count()));
+        metrics.routes.set(count(
+            config
+                .table
+                .groups()
+                .map(|group| group.routes().count())
+                .sum(),
+        ));
+        metrics.problems.set(count(applied.problems.len()));
+        let tls = self.0.common.tls.load();
+        if !tls.binds_as(tls_before) {
+            metrics.certificate_ends.clear();
+            for (host, bound) in tls.bounds().take(MOST_CERTIFICATES) {
+                let ends = metrics
+                    .certificate_ends
+                    .get_or_create(&[("domain", host.to_string())]);
+                ends.set(bound.not_after_ms.div_euclid(1_000));
+            }
+        }
+        let mut in_service = self
+            .0
+            .in_service
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *in_service = dump::InService {
+            version: applied.version.clone(),
+            since: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default(),
+            apps: snapshot.apps.apps.len(),
+            problems: applied.problems.clone(),
+        };
+    }
+
+    /// Tells of the moment when the gateway begins to end.
+    pub(crate) fn draining(&self) -> watch::Receiver<bool> {
+        self.0.control.0.draining.subscribe()
+    }
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Feed").finish_non_exhaustive()
+    }
+}
+
 impl Drop for Gateway {
     fn drop(&mut self) {
-        self.control.force();
+        self.feed.0.control.force();
         for worker in std::mem::take(&mut self.workers) {
             let _ = worker.join();
         }
@@ -547,6 +594,7 @@ impl Control {
         }
         let hold = ending.readiness.hold("draining");
         *ending.hold.lock().unwrap_or_else(PoisonError::into_inner) = Some(hold);
+        ending.draining.send_replace(true);
         tracing::info!(
             lame_duck_s = ending.drain.lame_duck.as_secs_f64(),
             deadline_s = ending.drain.deadline.as_secs_f64(),

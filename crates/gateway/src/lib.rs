@@ -2,9 +2,10 @@
 //!
 //! Each worker is a thread with a single-threaded runtime, sockets, connections and backend pools of its own; what workers share is
 //! one pointer to the configuration and one to the certificates. `paifang standalone` starts a [`Gateway`] on snapshots compiled from
-//! files; a gateway pod will start the same on snapshots that it is sent. Where snapshots come from is not known here.
+//! files; `paifang gateway` starts the same and lets a [`cluster::Subscription`] feed it.
 
 mod access_log;
+pub mod cluster;
 mod connection;
 mod dump;
 mod flight;
@@ -16,7 +17,7 @@ mod settings;
 mod tls;
 mod worker;
 
-pub use gateway::{Applied, Control, Drained, Gateway, Problem};
+pub use gateway::{Applied, Control, Drained, Feed, Gateway, Problem};
 pub use listen::Addresses;
 pub use settings::{AccessLog, Connections, DefaultCertificate, Drain, Settings};
 pub use tls::certificate::CertificateFacts;

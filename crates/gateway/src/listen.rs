@@ -91,13 +91,19 @@ pub(crate) fn bind(
         *bound = Some(address);
     }
     let admin = match settings.admin {
-        Some(address) => {
-            Some(listen(address, false).map_err(|error| explain("admin", address, &error))?)
-        }
+        Some(address) => Some(bind_one("admin", address)?),
         None => None,
     };
     addresses.admin = admin.as_ref().and_then(|socket| socket.local_addr().ok());
     Ok((workers, admin, addresses))
+}
+
+/// Binds a port of a kind of its own.
+///
+/// # Errors
+/// In one plain sentence that names listener and address.
+pub(crate) fn bind_one(listener: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    listen(address, false).map_err(|error| explain(listener, address, &error))
 }
 
 /// Whether nobody listens there. `SO_REUSEPORT` would let us share a port with another gateway of the same user without a word.

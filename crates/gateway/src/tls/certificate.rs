@@ -120,7 +120,7 @@ fn describe(leaf: &Parsed) -> CertificateFacts {
 }
 
 /// Chain and key, ready to sign with.
-pub(super) fn certified_key(
+pub(crate) fn certified_key(
     certificate: &Certificate,
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, String> {
@@ -140,7 +140,7 @@ pub(super) fn certified_key(
 }
 
 /// The CA certificates of `ca.crt`.
-pub(super) fn roots(certificate: &Certificate) -> Result<RootCertStore, String> {
+pub(crate) fn roots(certificate: &Certificate) -> Result<RootCertStore, String> {
     let ca = certificate.ca.as_deref().ok_or("ca.crt is missing")?;
     let mut roots = RootCertStore::empty();
     for root in certificates(ca, "ca.crt")? {
