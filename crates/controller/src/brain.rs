@@ -52,6 +52,8 @@ const STATUSES_AT_ONCE: usize = 16;
 const SETTLED: Duration = Duration::from_millis(80);
 /// Statuses that are computed in one turn.
 const STATUSES_A_TURN: usize = 500;
+/// Between two looks at what time alone brings.
+const LOOK_AROUND: Duration = Duration::from_secs(5);
 /// Events that are taken in one turn.
 const EVENTS_A_TURN: usize = 5_000;
 /// Compiles in one turn before the rest waits for the next.
@@ -174,7 +176,8 @@ impl Brain {
     ) {
         let mut fast = tokio::time::interval(Duration::from_millis(20));
         fast.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut slow = tokio::time::interval(Duration::from_secs(10));
+        let mut slow =
+            tokio::time::interval_at(tokio::time::Instant::now() + LOOK_AROUND, LOOK_AROUND);
         slow.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {

@@ -360,11 +360,6 @@ impl Shelf {
             }
         }
     }
-
-    /// Whether nothing waits to be collected.
-    pub(crate) fn is_clean(&self) -> bool {
-        self.unneeded.is_empty()
-    }
 }
 
 fn manifest_type(key: &Key) -> Type {
@@ -670,5 +665,187 @@ fn complain(name: &str, error: Option<&kube::Error>) {
     match error {
         Some(error) => tracing::warn!(name, error = %said(error), "cannot be published yet"),
         None => tracing::info!(name, "not published: another replica leads"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn group(name: &str, apis: usize) -> wire::Group {
+        let api = |at: usize| {
+            json!({
+                "name": format!("ns/api-{at:04}"), "release": 1, "hash": "h", "kind": "Common", "protocols": ["HTTP"], "method": "GET",
+                "path": format!("/{at}"), "mode": "Mapping", "bodyFormat": "Form", "auth": {"type": "anonymous"}, "internalOnly": false,
+                "dispatch": {"timeoutMs": 1000, "contentType": "Default"},
+            })
+        };
+        let routes: Vec<_> = (0..apis)
+            .map(|at| json!({"stage": "RELEASE", "api": at, "backend": 0}))
+            .collect();
+        let group = json!({
+            "format": wire::FORMAT, "name": format!("ns/{name}"), "id": name, "instance": "default", "basePath": "/", "qpsLimit": 500,
+            "httpsPolicy": "Http2Tls13", "filterAppCode": false, "subDomain": {"public": null, "internal": null, "dailyQuota": 1},
+            "domains": [], "apis": (0..apis).map(api).collect::<Vec<_>>(), "routes": routes,
+            "backends": [{"label": "inline", "target": {"type": "mock", "status": 200, "headers": [], "body": ""}}], "grants": [],
+        });
+        serde_json::from_value(group).unwrap()
+    }
+
+    fn name(group: &str) -> ObjectName {
+        ObjectName::new("ns", group)
+    }
+
+    fn plan(shelf: &mut Shelf, group: Option<&wire::Group>, of: &str) -> Batch {
+        let mut batch = Batch::default();
+        shelf.plan_group(&name(of), group, &BTreeMap::new(), &mut batch);
+        batch
+    }
+
+    /// As if everything had been written.
+    fn write(shelf: &mut Shelf, batch: Batch) {
+        for part in batch.parts {
+            let found = Published {
+                type_: part.kind.type_(),
+                name: part.kind.name(&part.part.hash),
+                version: "1".to_owned(),
+                content: Content::Sound,
+            };
+            assert_eq!(shelf.there(found), BTreeSet::new());
+        }
+        for manifest in batch.manifests {
+            match manifest.text {
+                None => drop(shelf.gone(Type::ConfigMap, &manifest.name)),
+                Some(text) => {
+                    let content = Content::Manifest {
+                        text: Hash::of(text.as_bytes()),
+                        instance: manifest.instance,
+                    };
+                    let found = Published {
+                        type_: Type::ConfigMap,
+                        name: manifest.name,
+                        version: "1".to_owned(),
+                        content,
+                    };
+                    assert_eq!(shelf.there(found), BTreeSet::new());
+                }
+            }
+        }
+        for (type_, name) in batch.unneeded {
+            shelf.gone(type_, &name);
+        }
+    }
+
+    #[test]
+    fn what_is_there_already_is_not_written() {
+        let mut shelf = Shelf::default();
+        let first = plan(&mut shelf, Some(&group("g", 100)), "g");
+        assert!(first.parts.len() > 2, "{} parts", first.parts.len());
+        assert_eq!(first.manifests.len(), 1);
+        assert!(!shelf.is_published(&Key::Group(name("g"))));
+        write(&mut shelf, first);
+        assert!(shelf.is_published(&Key::Group(name("g"))));
+        assert!(plan(&mut shelf, Some(&group("g", 100)), "g").is_empty());
+    }
+
+    #[test]
+    fn a_change_of_one_api_writes_one_part_and_the_manifest_with_the_version_it_replaces() {
+        let mut shelf = Shelf::default();
+        let mut content = group("g", 200);
+        let first = plan(&mut shelf, Some(&content), "g");
+        write(&mut shelf, first);
+        content.apis[77].release = 2;
+        let second = plan(&mut shelf, Some(&content), "g");
+        assert_eq!((second.parts.len(), second.manifests.len()), (1, 1));
+        assert_eq!(second.manifests[0].version.as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn what_somebody_alters_or_deletes_is_published_again() {
+        let mut shelf = Shelf::default();
+        let content = group("g", 3);
+        let first = plan(&mut shelf, Some(&content), "g");
+        let part = first.parts[0].kind.name(&first.parts[0].part.hash);
+        let manifest = first.manifests[0].name.clone();
+        write(&mut shelf, first);
+        let again = BTreeSet::from([Key::Group(name("g"))]);
+        let altered = Published {
+            type_: Type::ConfigMap,
+            name: part.clone(),
+            version: "2".to_owned(),
+            content: Content::Altered,
+        };
+        assert_eq!(shelf.there(altered), again);
+        let repair = plan(&mut shelf, Some(&content), "g");
+        assert!(repair.parts.iter().any(|part| part.replaces));
+        write(&mut shelf, repair);
+        assert_eq!(shelf.gone(Type::ConfigMap, &part), again);
+        assert_eq!(shelf.gone(Type::ConfigMap, &manifest), again);
+        let edited = Published {
+            type_: Type::ConfigMap,
+            name: manifest,
+            version: "9".to_owned(),
+            content: Content::Manifest {
+                text: Hash::of(b"{}"),
+                instance: "default".to_owned(),
+            },
+        };
+        assert_eq!(shelf.there(edited), again);
+    }
+
+    #[test]
+    fn parts_go_only_when_nothing_names_them_for_a_while_and_nobody_serves_an_older_version() {
+        let mut shelf = Shelf::default();
+        let mut content = group("g", 3);
+        let first = plan(&mut shelf, Some(&content), "g");
+        write(&mut shelf, first);
+        content.apis[0].release = 2;
+        let second = plan(&mut shelf, Some(&content), "g");
+        write(&mut shelf, second);
+        let fleet = Fleet::default();
+        let start = Instant::now();
+        let collect = |shelf: &mut Shelf, seconds| {
+            let mut batch = Batch::default();
+            shelf.plan_collection(&fleet, start + Duration::from_secs(seconds), &mut batch);
+            batch
+        };
+        assert!(collect(&mut shelf, 0).is_empty());
+        assert!(collect(&mut shelf, 59).is_empty());
+        let batch = collect(&mut shelf, 60);
+        assert!(!batch.unneeded.is_empty());
+        write(&mut shelf, batch);
+        assert!(collect(&mut shelf, 120).is_empty());
+        // The group goes: its manifest at once, its parts after a while.
+        let removal = plan(&mut shelf, None, "g");
+        assert!(
+            removal
+                .manifests
+                .iter()
+                .all(|manifest| manifest.text.is_none())
+        );
+        assert_eq!(removal.manifests.len(), 1);
+        write(&mut shelf, removal);
+        collect(&mut shelf, 130);
+        assert!(!collect(&mut shelf, 200).unneeded.is_empty());
+    }
+
+    #[test]
+    fn a_manifest_that_nobody_wants_is_removed() {
+        let mut shelf = Shelf::default();
+        let orphan = Published {
+            type_: Type::ConfigMap,
+            name: names::manifest_name("gone"),
+            version: "5".to_owned(),
+            content: Content::Manifest {
+                text: Hash::of(b"{}"),
+                instance: "default".to_owned(),
+            },
+        };
+        shelf.there(orphan);
+        let mut batch = Batch::default();
+        shelf.plan_collection(&Fleet::default(), Instant::now(), &mut batch);
+        assert_eq!(batch.manifests.len(), 1);
+        assert_eq!(batch.manifests[0].version.as_deref(), Some("5"));
     }
 }

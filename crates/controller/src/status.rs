@@ -428,7 +428,10 @@ fn published(now: &Value, before: Option<&Value>) -> Vec<Tell> {
             let then = before.and_then(|it| it.get(name)).and_then(release);
             let (reason, note) = match (then, release(stage)) {
                 (then, now) if then == now => return None,
-                (_, Some(now)) => ("Published", format!("stage {name} serves release {now}")),
+                (_, Some(now)) => (
+                    "Published",
+                    format!("release {now} is published in stage {name}"),
+                ),
                 (Some(then), None) => {
                     let why = stage
                         .get("reason")
@@ -436,7 +439,7 @@ fn published(now: &Value, before: Option<&Value>) -> Vec<Tell> {
                         .unwrap_or("TakenOffline");
                     (
                         "Offline",
-                        format!("stage {name} is offline ({why}); it served release {then}"),
+                        format!("stage {name} went offline ({why}); it had release {then}"),
                     )
                 }
                 (None, None) => return None,

@@ -437,3 +437,124 @@ pub(crate) fn complain(write: &Write, error: &kube::Error) {
         "a state cannot be stored; a restart would go back to what was stored last"
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use paifang_compiler::Served;
+
+    fn release(number: u64) -> Arc<Release> {
+        let spec = json!({
+            "groupRef": {"name": "g"}, "request": {"protocols": ["HTTP"], "method": "GET", "path": "/a"}, "backend": {"mock": {"body": number.to_string()}},
+        });
+        Arc::new(Release {
+            number,
+            hash: format!("{number:064}"),
+            spec: serde_json::from_value(spec).unwrap(),
+        })
+    }
+
+    fn memory(releases: &[u64], serving: u64) -> Memory {
+        let stage: Stage = "RELEASE".parse().unwrap();
+        let api = ApiMemory {
+            uid: Some("u".to_owned()),
+            releases: releases.iter().map(|number| release(*number)).collect(),
+            stages: BTreeMap::from([(stage.clone(), None)]),
+            serving: BTreeMap::from([(
+                stage,
+                Served {
+                    release: serving,
+                    on: true,
+                },
+            )]),
+        };
+        let mut memory = Memory::default();
+        memory
+            .apis
+            .insert(ObjectName::new("ns", "a"), Arc::new(api));
+        memory
+    }
+
+    fn id() -> ObjectId {
+        ObjectId::new(Kind::Api, &ObjectName::new("ns", "a"))
+    }
+
+    fn said(writes: &[Write]) -> Vec<String> {
+        let one = |write: &Write| match write {
+            Write::Create(_) => format!("create {}", write.name().name),
+            Write::Annotate { .. } => format!("annotate {}", write.name().name),
+            Write::Delete(_) => format!("delete {}", write.name().name),
+        };
+        writes.iter().map(one).collect()
+    }
+
+    #[test]
+    fn a_new_release_is_one_write_and_the_same_again_is_none() {
+        let (writes, stored) = changes(&id(), Some("u"), &memory(&[1], 1), &Stored::default());
+        assert_eq!(said(&writes), ["create paifang-api-a-1"]);
+        let (writes, stored) = changes(&id(), Some("u"), &memory(&[1], 1), &stored);
+        assert_eq!(said(&writes), [] as [&str; 0]);
+        let (writes, stored) = changes(&id(), Some("u"), &memory(&[1, 2], 2), &stored);
+        assert_eq!(said(&writes), ["create paifang-api-a-2"]);
+        let (writes, stored) = changes(&id(), Some("u"), &memory(&[1, 2], 1), &stored);
+        assert_eq!(said(&writes), ["annotate paifang-api-a-2"]);
+        let (writes, _) = changes(&id(), Some("u"), &memory(&[2, 3], 3), &stored);
+        assert_eq!(
+            said(&writes),
+            ["create paifang-api-a-3", "delete paifang-api-a-1"]
+        );
+    }
+
+    #[test]
+    fn what_was_stored_is_read_back() {
+        let before = memory(&[1, 2], 1);
+        let (writes, stored) = changes(&id(), Some("u"), &before, &Stored::default());
+        let mut found = Found::default();
+        // In whatever order the API server lists them.
+        for write in writes.into_iter().rev() {
+            let Write::Create(revision) = write else {
+                panic!("only new releases")
+            };
+            let owner = &revision.metadata.owner_references.as_ref().unwrap()[0];
+            assert_eq!((owner.kind.as_str(), owner.uid.as_str()), ("Api", "u"));
+            found.take(*revision).unwrap();
+        }
+        assert_eq!(found.memory, before);
+        let again = changes(&id(), Some("u"), &found.memory, &found.stored[&id()]);
+        assert_eq!(said(&again.0), [] as [&str; 0]);
+        assert_eq!(found.stored[&id()].revisions, stored.revisions);
+    }
+
+    #[test]
+    fn another_kind_keeps_one_state_and_the_newer_is_there_before_the_older_goes() {
+        let mut memory = Memory::default();
+        let id = ObjectId::new(Kind::ApiGroup, &ObjectName::new("ns", "g"));
+        let key = MemoryKey::Object(id.clone());
+        memory
+            .restore(key.clone(), json!({"uid": "u", "spec": {}}))
+            .unwrap();
+        let (writes, stored) = changes(&id, Some("u"), &memory, &Stored::default());
+        assert_eq!(said(&writes), ["create paifang-apigroup-g-1"]);
+        memory
+            .restore(key, json!({"uid": "u", "spec": {"qpsLimit": 7}}))
+            .unwrap();
+        let (writes, _) = changes(&id, Some("u"), &memory, &stored);
+        assert_eq!(
+            said(&writes),
+            ["create paifang-apigroup-g-2", "delete paifang-apigroup-g-1"]
+        );
+    }
+
+    #[test]
+    fn an_object_that_is_gone_takes_what_was_stored_with_it() {
+        let (writes, _) = changes(&id(), None, &Memory::default(), &Stored::default());
+        assert!(writes.is_empty());
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_gives_way_to_its_hash() {
+        let long = ObjectId::new(Kind::Api, &ObjectName::new("ns", "a".repeat(250)));
+        let name = revision_name(&long, 12);
+        assert!(name.len() <= 253 && name.ends_with("-12"), "{name}");
+    }
+}

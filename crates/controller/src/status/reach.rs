@@ -122,7 +122,9 @@ impl View<'_> {
         stage: &Stage,
         facts: &StageStatus,
     ) -> Reach {
-        let Some(group) = &facts.group else {
+        // One that is offline was in the group that its spec names, if in any.
+        let group = facts.group.clone().or_else(|| self.group_of(api));
+        let Some(group) = &group else {
             return Reach::nothing("not published in this stage");
         };
         let Some(now) = self.compiler.snapshot().groups.get(group) else {
@@ -135,6 +137,12 @@ impl View<'_> {
             |version| Arc::ptr_eq(version, now) || served(version, api, stage) == wanted,
             Some(api),
         )
+    }
+
+    fn group_of(&self, api: &ObjectName) -> Option<ObjectName> {
+        let group = &self.world.objects.apis.get(api)?.spec()?.group_ref;
+        let namespace = group.namespace.as_deref().unwrap_or(&api.namespace);
+        Some(ObjectName::new(namespace, group.name.as_str()))
     }
 
     /// How far a whole group is.
