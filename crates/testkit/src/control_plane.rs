@@ -128,6 +128,7 @@ impl ControlPlane {
     pub fn start() -> Result<Self> {
         let plane = Self::prepare(State::create("plane")?, Net::Host)?;
         plane.start_all()?;
+        plane.install_definitions()?;
         Ok(plane)
     }
 
@@ -197,8 +198,7 @@ impl ControlPlane {
     pub(crate) fn start_all(&self) -> Result<()> {
         self.start_etcd()?;
         self.start_plain_port()?;
-        self.start_apiserver()?;
-        self.install_definitions()
+        self.start_apiserver()
     }
 
     /// The kubeconfig of an administrator. Its server can be reached within [`ControlPlane::net`].
@@ -577,8 +577,12 @@ impl ControlPlane {
         flags
     }
 
-    /// Puts `crds/*.yaml` into the API server, and waits until their kinds are served.
-    fn install_definitions(&self) -> Result<()> {
+    /// Puts `crds/*.yaml` into the API server, and waits until their kinds are served. [`ControlPlane::start`] has done so; on a node the
+    /// definitions usually come from their chart.
+    ///
+    /// # Errors
+    /// The API server refuses one, as it does when they are there.
+    pub fn install_definitions(&self) -> Result<()> {
         let folder = repository().join("crds");
         let mut client = self.client();
         let mut lists = Vec::new();

@@ -37,6 +37,28 @@ CMD ["echo"]"#,
         )
     }
 
+    /// Paifang from a program that is there, with the repository's own Dockerfile: `paifang.test/paifang:1`.
+    ///
+    /// # Errors
+    /// There is no such program, or buildah fails; the message holds what it printed.
+    pub fn paifang(program: &Path) -> Result<Self> {
+        Self::paifang_tagged(program, "1")
+    }
+
+    /// As [`Image::paifang`], with another tag: for upgrades.
+    ///
+    /// # Errors
+    /// As [`Image::paifang`].
+    pub fn paifang_tagged(program: &Path, tag: &str) -> Result<Self> {
+        let name = format!("paifang.test/paifang:{tag}");
+        let archive = Self::archive(&name);
+        run(Command::new(repository().join("e2e/image.sh"))
+            .arg(program)
+            .arg(&name)
+            .arg(&archive))?;
+        Ok(Self { name, archive })
+    }
+
     /// What holds a pod's namespaces.
     pub(crate) fn pause() -> Result<Self> {
         Self::pod(

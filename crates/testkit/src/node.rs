@@ -17,10 +17,14 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, kill_process};
 use serde_json::{Value, json};
 
-use crate::{ControlPlane, Image, Kubectl, Net, Signal, http, program, run, state::State, wait};
+use crate::{
+    ControlPlane, Image, Kubectl, Net, Signal, http, program, repository, run, state::State, wait,
+};
 
 /// The node's name in the cluster.
 const NAME: &str = "node";
+/// The namespace of controller and gateways.
+const PAIFANG: &str = "paifang-system";
 /// Its zone, as a label of the node.
 const ZONE: &str = "zone-a";
 /// How long anything may take to be ready, on a busy machine.
@@ -35,7 +39,7 @@ pub struct Node {
 // === impl Node ===
 
 impl Node {
-    /// Starts all of it; ready to run pods when this returns, and taken away when it is dropped or this process ends. About ten seconds and 1 GB of memory: share one
+    /// Starts all of it, without Paifang and its definitions; ready to run pods when this returns, and taken away when it is dropped or this process ends. About ten seconds and 1 GB of memory: share one
     /// between tests.
     ///
     /// # Errors
@@ -138,6 +142,74 @@ impl Node {
         run(self.ctr().args(["images", "import"]).arg(&image.archive))
             .with_context(|| format!("cannot load {}", image.name))?;
         Ok(())
+    }
+
+    /// Installs both charts with Helm in the namespace `paifang-system`, with an image that was loaded and more arguments for the second chart
+    /// (as in `["--set", "controller.replicas=1"]`), and waits until all pods are ready.
+    ///
+    /// # Errors
+    /// Helm fails, or the pods are not ready within two minutes; the message holds what Helm and the pods say.
+    pub fn install_paifang(&self, image: &Image, more: &[&str]) -> Result<()> {
+        let charts = repository().join("charts");
+        let helm = |chart: &str, args: &[&str]| {
+            let mut command = self.command("helm");
+            command
+                .args(["upgrade", "--install", chart])
+                .arg(charts.join(chart))
+                .args(args);
+            run(command.args([
+                "--namespace",
+                PAIFANG,
+                "--create-namespace",
+                "--wait",
+                "--timeout=2m",
+            ]))
+        };
+        helm("paifang-crds", &[])?;
+        let (repository, tag) = image
+            .name
+            .rsplit_once(':')
+            .context("an image's name has a tag")?;
+        let (repository, tag) = (
+            format!("image.repository={repository}"),
+            format!("image.tag={tag}"),
+        );
+        // There is no load balancer whose address Helm could wait for.
+        let service = "instanceDefaults.service.public.type=ClusterIP";
+        let args = [
+            &["--set", &repository, "--set-string", &tag, "--set", service],
+            more,
+        ]
+        .concat();
+        helm("paifang", &args).map_err(|error| error.context(self.state_of(PAIFANG)))?;
+        Ok(())
+    }
+
+    /// What there is to know about a namespace whose pods are not as they should be: for messages of tests.
+    #[must_use]
+    pub fn state_of(&self, namespace: &str) -> String {
+        let say = |args: &[&str]| {
+            self.admin()
+                .run(args)
+                .unwrap_or_else(|error| format!("{error:#}"))
+        };
+        let mut text = say(&["get", "pods", "-n", namespace, "-o", "wide"]);
+        text += &say(&["get", "events", "-n", namespace, "--sort-by=.lastTimestamp"]);
+        for pod in self.pods(namespace, "").unwrap_or_default() {
+            let name = self::text(&pod["metadata"]["name"]).to_owned();
+            text += &format!(
+                "--- {name}\n{}",
+                say(&[
+                    "logs",
+                    "-n",
+                    namespace,
+                    &name,
+                    "--tail=20",
+                    "--all-containers"
+                ])
+            );
+        }
+        text
     }
 
     /// The address of a Service within the node's network, from its ClusterIP and the port's name or number.
