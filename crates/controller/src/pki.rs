@@ -406,4 +406,6 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

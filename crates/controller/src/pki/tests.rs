@@ -391,7 +391,7 @@ fn what_cannot_be_used_leaves_the_last_that_could() {
     assert!(Arc::ptr_eq(third.reports.as_ref().unwrap(), &reports));
 }
 
-fn settings(namespace: &str) -> Settings {
+pub(super) fn settings(namespace: &str) -> Settings {
     Settings {
         namespace: namespace.to_owned(),
         identity: "me".to_owned(),
