@@ -1,10 +1,15 @@
 //! The control plane itself: it is real, it can fail, and it leaves nothing.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
-use std::{path::Path, time::Duration};
+use std::{
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
-use paifang_testkit::{ControlPlane, eventually, repository};
+use paifang_testkit::{ControlPlane, eventually, repository, run};
 use serde_json::{Value, json};
 
 const SECONDS: Duration = Duration::from_secs(20);
@@ -140,6 +145,78 @@ fn a_dropped_control_plane_leaves_nothing() {
     drop(plane);
     assert!(!folder.exists());
     assert_eq!(users_of(&folder), [""; 0]);
+}
+
+/// What [`killed_runs_are_cleaned_up`] runs and kills.
+#[test]
+#[ignore = "waits to be killed"]
+fn hold_a_control_plane() {
+    let plane = ControlPlane::start().unwrap();
+    println!("folder={}", plane.kubeconfig().parent().unwrap().display());
+    std::thread::sleep(Duration::from_secs(300));
+}
+
+/// Starts another process with a control plane and kills it, at first alone (its watcher sees that), then together with its watcher (the next start sees that).
+#[test]
+fn killed_runs_are_cleaned_up() {
+    for watcher_too in [false, true] {
+        let (mut holder, folder) = hold();
+        assert!(users_of(&folder).len() > 2);
+        if watcher_too {
+            for pid in watchers_of(&folder) {
+                run(Command::new("kill").args(["-KILL", &pid])).unwrap();
+            }
+        }
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        if watcher_too {
+            assert!(
+                !users_of(&folder).is_empty(),
+                "nobody can have ended them yet"
+            );
+            drop(ControlPlane::start().unwrap());
+        }
+        eventually("everything is gone", SECONDS, || match users_of(&folder) {
+            users if users.is_empty() && !folder.exists() => Ok(()),
+            users => Err(format!("{} and {users:#?}", folder.display())),
+        });
+    }
+}
+
+fn hold() -> (Child, PathBuf) {
+    let mut holder = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "hold_a_control_plane",
+            "--ignored",
+            "--nocapture",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = BufReader::new(holder.stdout.take().unwrap());
+    let folder = said.lines().map_while(Result::ok).find_map(|line| {
+        let (_, folder) = line.split_once("folder=")?;
+        Some(PathBuf::from(folder))
+    });
+    (holder, folder.unwrap())
+}
+
+fn watchers_of(folder: &Path) -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").unwrap();
+    let watchers = processes.filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let line =
+            String::from_utf8_lossy(&std::fs::read(path.join("cmdline")).ok()?).replace('\0', " ");
+        let is_one = line.starts_with("bash -c ")
+            && line
+                .trim_end()
+                .ends_with(&format!("watch {}", folder.display()));
+        is_one.then(|| path.file_name().unwrap().to_str().unwrap().to_owned())
+    });
+    let watchers: Vec<_> = watchers.collect();
+    assert_eq!(watchers.len(), 1, "{watchers:?}");
+    watchers
 }
 
 #[test]
