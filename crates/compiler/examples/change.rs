@@ -1,33 +1,147 @@
-//! What one change costs, by the number of Apis: `cargo run --release -p paifang-compiler --example change`.
+//! What one change costs, by the number of Apis and by what is changed. Prints a table; each figure is the median of some turns.
+//!
+//! `cargo run --release -p paifang-compiler --example change`
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    io::{self, Write},
+    time::{Duration, Instant},
+};
 
 use paifang_compiler::{
-    CertificateFacts, Compiler, Memory, Object, Objects, Secret, Settings, Written,
+    CertificateFacts, Compiler, Kind, Memory, Object, ObjectId, Objects, Secret, Settings, Touched,
+    Update, compile,
 };
 use paifang_model::{ObjectName, Redacted};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-fn main() {
-    for apis in [2_000, 20_000] {
-        let mut objects = world(apis);
-        let settings = Settings::new(|_| Ok(CertificateFacts::default()));
-        let mut compiler = Compiler::default();
-        let began = Instant::now();
-        let first = compiler.compile(&objects, &Memory::default(), &settings);
-        println!("{apis} from nothing {:?}", began.elapsed());
-        let memory = first.memory;
-        for turn in 0..3 {
-            let api = objects.apis.get_mut(&name("a7")).expect("there");
-            if let Written::Spec(spec) = &mut api.written {
-                Arc::make_mut(spec).description = Some(format!("turn {turn}"));
-            }
-            let began = Instant::now();
-            compiler.compile(&objects, &memory, &settings);
-            println!("{apis} one Api {:?}", began.elapsed());
-        }
+/// Apis in one group, and behind one BackendService.
+const IN_GROUP: usize = 40;
+
+/// Apis behind the BackendService that many share.
+const SHARING: usize = 500;
+
+/// Changes of a kind that are measured.
+const TURNS: usize = 21;
+
+type Change = fn(&mut Objects, usize) -> Touched;
+
+const CHANGES: [(&str, Change); 7] = [
+    ("an Api's description", change_api),
+    ("an Api's path", change_path),
+    ("an address, 1 Api behind it", |objects, turn| {
+        change_address(objects, "alone", turn)
+    }),
+    ("an address, 500 Apis behind it", |objects, turn| {
+        change_address(objects, "shared", turn)
+    }),
+    ("an Authorization", change_authorization),
+    ("an App's Secret", change_secret),
+    ("a group's stage variable", change_variable),
+];
+
+fn main() -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "| Apis | from nothing | {} |",
+        CHANGES.map(|(what, _)| what).join(" | ")
+    )?;
+    writeln!(out, "|{}", " ---: |".repeat(CHANGES.len() + 2))?;
+    for apis in [100, 2_000, 20_000] {
+        writeln!(out, "{}", row(apis))?;
     }
+    Ok(())
+}
+
+fn row(apis: usize) -> String {
+    let mut objects = world(apis);
+    let settings = Settings::new(|_| Ok(CertificateFacts::default()));
+    let mut compiler = Compiler::new(Memory::default(), settings);
+    let began = Instant::now();
+    compiler.update(&objects, &Touched::default());
+    let mut row = format!("| {apis} | {} |", shown(began.elapsed()));
+    settle(&mut compiler, &objects);
+    for (_, change) in CHANGES {
+        let mut took: Vec<Duration> = (0..TURNS)
+            .map(|turn| {
+                let touched = change(&mut objects, turn);
+                let began = Instant::now();
+                let update = compiler.update(&objects, &touched);
+                let took = began.elapsed();
+                assert!(!update.is_empty(), "the change makes no difference");
+                settle(&mut compiler, &objects);
+                took
+            })
+            .collect();
+        took.sort();
+        row.push_str(&format!(" {} |", shown(took[TURNS / 2])));
+    }
+    // What was answered step by step is what is answered at once.
+    let expected = compile(&objects, compiler.memory(), compiler.settings());
+    assert!(*compiler.snapshot() == expected.snapshot && *compiler.verdicts() == expected.verdicts);
+    row
+}
+
+/// Until nothing is to be decided any more.
+fn settle(compiler: &mut Compiler, objects: &Objects) -> Update {
+    let mut update = Update {
+        unsettled: true,
+        ..Update::default()
+    };
+    while update.unsettled {
+        update.extend(compiler.update(objects, &Touched::default()));
+    }
+    update
+}
+
+fn shown(took: Duration) -> String {
+    match took.as_micros() {
+        micros if micros < 10_000 => format!("{micros} µs"),
+        micros => format!("{} ms", micros / 1000),
+    }
+}
+
+fn change_api(objects: &mut Objects, turn: usize) -> Touched {
+    let mut spec = api(7);
+    spec["description"] = json!(format!("turn {turn}"));
+    objects.apis.insert(name("a7"), object(spec));
+    Touched::object(ObjectId::new(Kind::Api, &name("a7")))
+}
+
+fn change_path(objects: &mut Objects, turn: usize) -> Touched {
+    let mut spec = api(8);
+    spec["request"]["path"] = json!(format!("/turn{turn}/[x]"));
+    objects.apis.insert(name("a8"), object(spec));
+    Touched::object(ObjectId::new(Kind::Api, &name("a8")))
+}
+
+fn change_address(objects: &mut Objects, service: &str, turn: usize) -> Touched {
+    let spec = backend(&format!("http://10.1.0.{turn}"));
+    objects.backend_services.insert(name(service), object(spec));
+    Touched::object(ObjectId::new(Kind::BackendService, &name(service)))
+}
+
+fn change_authorization(objects: &mut Objects, turn: usize) -> Touched {
+    let mut spec = authorization(0);
+    spec["expiresAt"] = json!(format!("2040-01-01T00:00:{turn:02}Z"));
+    objects.authorizations.insert(name("z0"), object(spec));
+    Touched::object(ObjectId::new(Kind::Authorization, &name("z0")))
+}
+
+fn change_secret(objects: &mut Objects, turn: usize) -> Touched {
+    objects
+        .secrets
+        .insert(name("k1"), secret(1, &format!("turn{turn}")));
+    let mut touched = Touched::default();
+    touched.secrets.insert(name("k1"));
+    touched
+}
+
+fn change_variable(objects: &mut Objects, turn: usize) -> Touched {
+    let spec = json!({"stageVariables": {"RELEASE": {"v": format!("{turn}")}}});
+    objects.groups.insert(name("g0"), object(spec));
+    Touched::object(ObjectId::new(Kind::ApiGroup, &name("g0")))
 }
 
 fn name(name: &str) -> ObjectName {
@@ -38,47 +152,82 @@ fn object<S: DeserializeOwned>(spec: Value) -> Object<S> {
     Object::new(serde_json::from_value(spec).expect("a spec"))
 }
 
+fn secret(group: usize, app_secret: &str) -> Secret {
+    let mut secret = Secret::default();
+    for (key, value) in [
+        ("appKey", format!("key{group}")),
+        ("appSecret", app_secret.to_owned()),
+    ] {
+        secret
+            .data
+            .insert(key.to_owned(), Redacted::new(value.into_bytes()));
+    }
+    secret
+}
+
+fn backend(address: &str) -> Value {
+    let stage = json!({"http": {"address": address}});
+    json!({"type": "HTTP", "stages": {"TEST": stage, "RELEASE": stage}})
+}
+
+fn authorization(group: usize) -> Value {
+    let opened: Vec<Value> = (0..IN_GROUP)
+        .map(|at| json!({"name": format!("a{}", group * IN_GROUP + at)}))
+        .collect();
+    json!({"apis": opened, "apps": [{"name": format!("p{group}")}], "stage": "RELEASE"})
+}
+
+fn api(at: usize) -> Value {
+    let service = match at {
+        0 => "alone".to_owned(),
+        at if at <= SHARING => "shared".to_owned(),
+        at => format!("b{}", at / IN_GROUP),
+    };
+    json!({
+        "groupRef": {"name": format!("g{}", at / IN_GROUP)},
+        "request": {"method": "GET", "path": format!("/a{at}/[x]"), "parameters": [
+            {"name": "x", "in": "Path", "minLength": 1}, {"name": "y", "in": "Query", "type": "Int", "default": "1"},
+        ]},
+        "backend": {
+            "serviceRef": {"name": service}, "path": "/x/[x]",
+            "constants": [{"name": "v", "in": "Query", "value": if at < IN_GROUP { "#v#" } else { "1" }}],
+        },
+        "stages": if at < IN_GROUP { json!({"RELEASE": {}}) } else { json!({"RELEASE": {}, "TEST": {}}) },
+    })
+}
+
+/// Groups of 40 Apis, each with an App that may call them; 500 Apis share a BackendService.
 fn world(apis: usize) -> Objects {
     let mut objects = Objects::default();
-    for group in 0..apis / 40 {
-        objects.groups.insert(
-            name(&format!("g{group}")),
-            object(json!({"stageVariables": {"RELEASE": {"v": "1"}}})),
-        );
-        objects.backend_services.insert(
-            name(&format!("b{group}")),
-            object(json!({"type": "HTTP", "stages": {"TEST": {"http": {"address": "http://10.0.0.1"}}, "RELEASE": {"http": {"address": "http://10.0.0.2"}}}})),
-        );
+    let variables = json!({"stageVariables": {"RELEASE": {"v": "none"}}});
+    for service in ["alone", "shared"] {
+        let spec = backend("http://10.0.0.1");
+        objects.backend_services.insert(name(service), object(spec));
+    }
+    for group in 0..apis.div_ceil(IN_GROUP) {
+        let spec = object(variables.clone());
+        objects.groups.insert(name(&format!("g{group}")), spec);
+        let spec = object(backend("http://10.0.0.2"));
+        let service = name(&format!("b{group}"));
+        objects.backend_services.insert(service, spec);
+        let secret_ref = json!({"name": format!("k{group}")});
+        let credential = json!({"name": "k", "type": "KeyPair", "secretRef": secret_ref});
         objects.apps.insert(
             name(&format!("p{group}")),
-            object(json!({"credentials": [{"name": "k", "type": "KeyPair", "secretRef": {"name": format!("k{group}")}}]})),
+            object(json!({"credentials": [credential]})),
         );
-        let mut secret = Secret::default();
-        for key in ["appKey", "appSecret"] {
-            let value = format!("{key}{group}").into_bytes();
-            secret.data.insert(key.to_owned(), Redacted::new(value));
-        }
-        objects.secrets.insert(name(&format!("k{group}")), secret);
-        let opened: Vec<Value> = (0..40)
-            .map(|at| json!({"name": format!("a{}", group * 40 + at)}))
-            .collect();
-        objects.authorizations.insert(
-            name(&format!("z{group}")),
-            object(json!({"apis": opened, "apps": [{"name": format!("p{group}")}], "stage": "RELEASE"})),
-        );
+        objects
+            .secrets
+            .insert(name(&format!("k{group}")), secret(group, "secret"));
+        let spec = object(authorization(group));
+        objects
+            .authorizations
+            .insert(name(&format!("z{group}")), spec);
     }
-    for api in 0..apis {
-        objects.apis.insert(
-            name(&format!("a{api}")),
-            object(json!({
-                "groupRef": {"name": format!("g{}", api / 40)},
-                "request": {"method": "GET", "path": format!("/a{api}/[x]"), "parameters": [
-                    {"name": "x", "in": "Path", "minLength": 1}, {"name": "y", "in": "Query", "type": "Int", "default": "1"},
-                ]},
-                "backend": {"serviceRef": {"name": format!("b{}", api / 40)}, "path": "/x/[x]"},
-                "stages": {"RELEASE": {}, "TEST": {}},
-            })),
-        );
+    for at in 0..apis {
+        objects
+            .apis
+            .insert(name(&format!("a{at}")), object(api(at)));
     }
     objects
 }

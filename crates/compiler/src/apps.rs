@@ -9,17 +9,19 @@ use std::{
 };
 
 use paifang_model::{ObjectName, Redacted};
-use paifang_resources::{AppSpec, CredentialType};
+use paifang_resources::{AppSpec, CredentialType, Kind};
 use paifang_snapshot::wire::{self, Proof};
 
 use crate::{
-    Accepted, AppStatus, CredentialStatus, Memory, Object, Objects, Problem, Reason, Settings,
+    Accepted, AppStatus, CredentialStatus, Object, ObjectId, Objects, Problem, Reason, Settings,
     Status, Verdict,
     claims::{self, Blocked, Claim, Entry},
+    compile::Step,
+    graph::Dep,
     groups::keep,
     ids,
-    inputs::seniority,
-    memory::recall,
+    inputs::{Age, age},
+    memory::{recall, replace},
     parse::{
         self,
         app::{App, Credential},
@@ -47,86 +49,78 @@ pub enum SecretKind {
     AppCode,
 }
 
-/// What becomes of the Apps.
-#[derive(Default)]
-pub(crate) struct Apps {
-    pub(crate) published: Vec<wire::App>,
-    pub(crate) credentials: Vec<wire::Credential>,
-    /// Those in force.
-    pub(crate) names: BTreeSet<ObjectName>,
-    pub(crate) to_make: Vec<SecretToMake>,
-    pub(crate) memory: BTreeMap<ObjectName, Arc<Accepted<AppSpec>>>,
-    pub(crate) verdicts: Vec<(ObjectName, Verdict)>,
-}
-
-/// An App before conflicts are settled.
-struct Judged<'a> {
-    name: &'a ObjectName,
-    object: &'a Object<AppSpec>,
-    before: Option<&'a Arc<Accepted<AppSpec>>>,
+/// What is known of an App.
+#[derive(Debug)]
+pub(crate) struct AppNode {
+    age: Age,
+    uid: Option<String>,
+    before: Option<Arc<Accepted<AppSpec>>>,
     in_force: Option<InForce<AppSpec, App>>,
+    /// What the Secrets of its credentials say, in the order of the spec.
     proofs: Vec<Result<Proof, Problem>>,
     problems: Vec<Problem>,
-    to_make: Vec<SecretToMake>,
+    pub(crate) to_make: Vec<SecretToMake>,
+    /// Which credentials another one stands in the way of, and whose that is.
+    lost: BTreeMap<usize, ObjectName>,
+    deps: BTreeSet<Dep>,
 }
 
-/// Decides every App.
-pub(crate) fn decide(objects: &Objects, memory: &Memory, settings: &Settings) -> Apps {
-    let mut judged: Vec<Judged<'_>> = objects
-        .apps
-        .iter()
-        .map(|(name, object)| judge(name, object, objects, memory, settings))
-        .collect();
-    judged.sort_by_cached_key(|app| seniority(app.name, app.object));
-    settle_conflicts(&mut judged);
-    let mut apps = Apps::default();
-    for app in judged {
-        apps.conclude(app);
-    }
-    apps.published.sort_by(|a, b| a.name.cmp(&b.name));
-    apps.credentials.sort();
-    apps.to_make.sort();
-    apps
+/// What only one credential may have: an AppKey, or an AppCode.
+pub(crate) type Key = (bool, Redacted<String>);
+
+/// What follows for an App, once conflicts are settled.
+#[derive(Default)]
+struct Concluded {
+    published: Option<wire::App>,
+    credentials: Vec<wire::Credential>,
+    memory: Option<Arc<Accepted<AppSpec>>>,
+    verdict: Option<Verdict>,
 }
 
-fn judge<'a>(
-    name: &'a ObjectName,
-    object: &'a Object<AppSpec>,
+/// Parses an App and reads its Secrets.
+fn judge(
+    name: &ObjectName,
+    object: &Object<AppSpec>,
     objects: &Objects,
-    memory: &'a Memory,
+    remembered: &BTreeMap<ObjectName, Arc<Accepted<AppSpec>>>,
     settings: &Settings,
-) -> Judged<'a> {
-    let before = recall(&memory.apps, name, object.uid.as_deref());
+) -> AppNode {
+    let before = recall(remembered, name, object.uid.as_deref());
     let (in_force, problems) = settle(object, before, settings, |spec, check| {
         parse::app::parse(name, spec, check)
     })
     .take();
-    let mut app = Judged {
-        name,
-        object,
-        before,
+    let mut app = AppNode {
+        age: age(object),
+        uid: object.uid.clone(),
+        before: before.cloned(),
         proofs: Vec::new(),
         problems,
         to_make: Vec::new(),
         in_force: None,
+        lost: BTreeMap::new(),
+        deps: BTreeSet::new(),
     };
     for (at, credential) in in_force
         .iter()
         .flat_map(|it| it.model.credentials.iter().enumerate())
     {
-        let proof = app.read(&format!("spec.credentials[{at}]"), credential, objects);
+        let field = format!("spec.credentials[{at}]");
+        app.deps.insert(Dep::Secret(credential.secret.clone()));
+        let proof = app.read(name, &field, credential, objects);
         app.proofs.push(proof);
     }
     app.in_force = in_force;
     app
 }
 
-// === impl Judged ===
+// === impl AppNode ===
 
-impl Judged<'_> {
+impl AppNode {
     /// What the credential's Secret says.
     fn read(
         &mut self,
+        app: &ObjectName,
         field: &str,
         credential: &Credential,
         objects: &Objects,
@@ -141,7 +135,7 @@ impl Judged<'_> {
             let fix = if credential.made {
                 self.to_make.push(SecretToMake {
                     secret: name.clone(),
-                    app: self.name.clone(),
+                    app: app.clone(),
                     kind: credential.kind.into(),
                 });
                 "it is made by itself; wait, or name a Secret of your own with secretRef"
@@ -179,110 +173,40 @@ impl Judged<'_> {
             },
         })
     }
-}
 
-/// What only one credential may have.
-fn key(proof: &Proof) -> (bool, &str) {
-    match proof {
-        Proof::KeyPair { app_key, .. } => (true, app_key),
-        Proof::AppCode { app_code } => (false, app_code.expose()),
+    /// Whether there is anything in force of it.
+    pub(crate) fn is_in_force(&self) -> bool {
+        self.in_force.is_some()
     }
-}
 
-/// The same AppKey or AppCode twice: who has it keeps it, else the older App. `judged` is in order of seniority.
-fn settle_conflicts(judged: &mut [Judged<'_>]) {
-    let places: Vec<(usize, usize)> = judged
-        .iter()
-        .enumerate()
-        .flat_map(|(app, it)| (0..it.proofs.len()).map(move |at| (app, at)))
-        .collect();
-    let entries: Vec<Entry<(bool, &str)>> = places
-        .iter()
-        .map(|&(app, at)| {
-            let key = judged[app].proofs[at].as_ref().ok().map(key);
-            let claim = key.map(|key| Claim {
-                key,
-                group: 0,
-                member: 0,
-            });
-            let holds = key.is_some_and(|(is_key, text)| {
-                is_key
-                    && judged[app]
-                        .before
-                        .is_some_and(|it| it.claims.contains(text))
-            });
-            Entry {
-                held: claim.clone().filter(|_| holds),
-                wanted: claim,
-                holds,
-            }
-        })
-        .collect();
-    let outcomes = claims::settle(&entries, usize::MAX);
-    let mut lost = Vec::new();
-    for (&(app, at), outcome) in places.iter().zip(&outcomes) {
-        let Some(Blocked::Taken(owner)) = outcome.blocked else {
-            continue;
-        };
-        let (owner, _) = places[owner];
-        lost.push((app, at, owner));
+    /// What its credentials hold that only one may have.
+    fn keys(&self) -> BTreeSet<Key> {
+        let proofs = self.proofs.iter().filter_map(|proof| proof.as_ref().ok());
+        proofs.map(key).collect()
     }
-    for (app, at, owner) in lost {
-        let what = match &judged[app].proofs[at] {
-            Ok(Proof::KeyPair { app_key, .. }) => format!("the AppKey {app_key}"),
-            _ => "this AppCode".to_owned(),
-        };
-        let (reason, message) = if app == owner {
-            let message = format!("another credential of this App has {what}");
-            (Reason::Duplicate, message)
-        } else {
-            let message = format!("App {} has {what}", judged[owner].name);
-            (Reason::Conflicted, message)
-        };
-        judged[app].proofs[at] = Err(Problem::new(
-            format!("spec.credentials[{at}]"),
-            reason,
-            message,
-            "use another one",
-        ));
-    }
-}
 
-// === impl Apps ===
-
-impl Apps {
-    fn conclude(&mut self, app: Judged<'_>) {
-        let Judged {
-            name,
-            object,
-            before,
-            in_force,
-            proofs,
-            mut problems,
-            to_make,
-        } = app;
+    /// What follows, with the credentials that lost theirs to others left out.
+    fn conclude(&self, name: &ObjectName) -> Concluded {
+        let mut problems = self.problems.clone();
         let is_edit_refused = !problems.is_empty();
-        problems.extend(
-            proofs
-                .iter()
-                .filter_map(|proof| proof.as_ref().err())
-                .cloned(),
-        );
-        let id = ids::app_id(name, object.uid.as_deref());
+        let proofs: Vec<Result<&Proof, Problem>> = (0..self.proofs.len())
+            .map(|at| self.proof(name, at))
+            .collect();
+        problems.extend(proofs.iter().filter_map(|it| it.as_ref().err()).cloned());
+        let id = ids::app_id(name, self.uid.as_deref());
         let mut status = AppStatus {
             app_id: id,
             credentials: Vec::new(),
         };
         // A credential that cannot be used leaves the rest of the edit in force.
         let effect = if is_edit_refused {
-            effect(in_force.is_some())
+            effect(self.in_force.is_some())
         } else {
             ""
         };
-        if let Some(InForce { spec, model }) = in_force {
-            self.to_make.extend(to_make);
-            self.names.insert(name.clone());
-            self.published.push(wire::App {
+        let mut concluded = Concluded::default();
+        if let Some(InForce { spec, model }) = &self.in_force {
+            concluded.published = Some(wire::App {
                 name: name.clone(),
                 id,
                 disabled: model.disabled,
@@ -293,26 +217,232 @@ impl Apps {
                     .credentials
                     .push(credential_status(credential, &proof));
                 let Ok(proof) = proof else { continue };
-                if let Proof::KeyPair { app_key, .. } = &proof {
+                if let Proof::KeyPair { app_key, .. } = proof {
                     claims.insert(app_key.clone());
                 }
-                self.credentials.push(wire::Credential {
+                concluded.credentials.push(wire::Credential {
                     app: name.clone(),
                     name: credential.name.clone(),
                     not_before_ms: credential.not_before_ms,
                     expires_at_ms: credential.expires_at_ms,
-                    proof,
+                    proof: proof.clone(),
                 });
             }
-            let accepted = keep(before, object.uid.clone(), spec, claims);
-            self.memory.insert(name.clone(), accepted);
+            concluded.credentials.sort();
+            let accepted = keep(
+                self.before.as_ref(),
+                self.uid.clone(),
+                Arc::clone(spec),
+                claims,
+            );
+            concluded.memory = Some(accepted);
         }
         let verdict = Verdict::judge(problems, effect, &[], Status::App(status));
-        self.verdicts.push((name.clone(), verdict));
+        concluded.verdict = Some(verdict);
+        concluded
+    }
+
+    /// What a credential is proven by, unless another one stands in the way.
+    fn proof(&self, name: &ObjectName, at: usize) -> Result<&Proof, Problem> {
+        let proof = self.proofs[at].as_ref().map_err(Clone::clone)?;
+        let Some(owner) = self.lost.get(&at) else {
+            return Ok(proof);
+        };
+        let what = match proof {
+            Proof::KeyPair { app_key, .. } => format!("the AppKey {app_key}"),
+            Proof::AppCode { .. } => "this AppCode".to_owned(),
+        };
+        let (reason, message) = if name == owner {
+            let message = format!("another credential of this App has {what}");
+            (Reason::Duplicate, message)
+        } else {
+            (Reason::Conflicted, format!("App {owner} has {what}"))
+        };
+        let field = format!("spec.credentials[{at}]");
+        Err(Problem::new(field, reason, message, "use another one"))
     }
 }
 
-fn credential_status(credential: &Credential, proof: &Result<Proof, Problem>) -> CredentialStatus {
+fn key(proof: &Proof) -> Key {
+    match proof {
+        Proof::KeyPair { app_key, .. } => (true, Redacted::new(app_key.clone())),
+        Proof::AppCode { app_code } => (false, app_code.clone()),
+    }
+}
+
+/// Everybody who has `key`, the oldest first, with what stands in the way of each: who has it keeps it, else the older App.
+fn settle_key<'n>(
+    key: &Key,
+    claimants: impl Iterator<Item = (&'n ObjectName, &'n AppNode)>,
+) -> Vec<(&'n ObjectName, usize, Option<&'n ObjectName>)> {
+    let mut apps: Vec<(&ObjectName, &AppNode)> = claimants.collect();
+    apps.sort_by_key(|(name, app)| (app.age, *name));
+    let places: Vec<(&ObjectName, &AppNode, usize)> = apps
+        .iter()
+        .flat_map(|(name, app)| {
+            let has = |(at, proof): (usize, &Result<Proof, Problem>)| {
+                (proof.as_ref().is_ok_and(|it| self::key(it) == *key)).then_some((*name, *app, at))
+            };
+            app.proofs.iter().enumerate().filter_map(has)
+        })
+        .collect();
+    let claim = Claim {
+        key: (),
+        group: 0,
+        member: 0,
+    };
+    let entries: Vec<Entry<()>> = places
+        .iter()
+        .map(|(_, app, _)| {
+            let before = app.before.as_ref();
+            let holds = key.0 && before.is_some_and(|it| it.claims.contains(key.1.expose()));
+            Entry {
+                wanted: Some(claim.clone()),
+                held: holds.then(|| claim.clone()),
+                holds,
+            }
+        })
+        .collect();
+    let outcomes = claims::settle(&entries, usize::MAX);
+    let owner = |blocked| match blocked {
+        Some(Blocked::Taken(owner)) => Some(places[owner].0),
+        _ => None,
+    };
+    places
+        .iter()
+        .zip(&outcomes)
+        .map(|((name, _, at), outcome)| (*name, *at, owner(outcome.blocked)))
+        .collect()
+}
+
+// === impl Step ===
+
+impl Step<'_> {
+    /// Looks at the Apps that are to be looked at, and at those who have the same keys.
+    pub(crate) fn settle_apps(&mut self) {
+        let mut keys = BTreeSet::new();
+        let mut changed = std::mem::take(&mut self.dirty.apps);
+        for name in &changed {
+            keys.extend(self.judge_app(name));
+        }
+        let world = &mut self.compiler.world;
+        for key in &keys {
+            let names = world.app_keys.get(key).into_iter().flatten();
+            let claimants = names.filter_map(|name| world.apps.get_key_value(name));
+            let settled: Vec<(ObjectName, usize, Option<ObjectName>)> = settle_key(key, claimants)
+                .into_iter()
+                .map(|(name, at, owner)| (name.clone(), at, owner.cloned()))
+                .collect();
+            for (name, at, owner) in settled {
+                let Some(app) = world.apps.get_mut(&name) else {
+                    continue;
+                };
+                let before = match owner.clone() {
+                    Some(owner) => app.lost.insert(at, owner),
+                    None => app.lost.remove(&at),
+                };
+                if before != owner {
+                    changed.insert(name);
+                }
+            }
+        }
+        self.publish_apps(changed);
+    }
+
+    /// Parses an App. Answers the keys that it had or has now.
+    fn judge_app(&mut self, name: &ObjectName) -> BTreeSet<Key> {
+        let compiler = &mut *self.compiler;
+        let world = &mut compiler.world;
+        let object = self.objects.apps.get(name);
+        let remembered = &compiler.memory.apps;
+        let node = object.map(|it| judge(name, it, self.objects, remembered, &compiler.settings));
+        let before = world.apps.remove(name);
+        let no_deps = BTreeSet::new();
+        world.readers.replace(
+            &ObjectId::new(Kind::App, name),
+            before.as_ref().map_or(&no_deps, |it| &it.deps),
+            node.as_ref().map_or(&no_deps, |it| &it.deps),
+        );
+        let in_force =
+            |node: &Option<AppNode>| node.as_ref().is_some_and(|it| it.in_force.is_some());
+        if in_force(&before) != in_force(&node) {
+            self.dirty.fire(&Dep::App(name.clone()), &world.readers);
+        }
+        for secret in node.iter().flat_map(|node| &node.to_make) {
+            if !before
+                .as_ref()
+                .is_some_and(|it| it.to_make.contains(secret))
+            {
+                self.update.secrets_to_make.push(secret.clone());
+            }
+        }
+        let mut keys = before.as_ref().map(AppNode::keys).unwrap_or_default();
+        for key in &keys {
+            if let Some(names) = world.app_keys.get_mut(key) {
+                names.remove(name);
+                if names.is_empty() {
+                    world.app_keys.remove(key);
+                }
+            }
+        }
+        if let Some(node) = node {
+            let now = node.keys();
+            for key in &now {
+                let names = world.app_keys.entry(key.clone()).or_default();
+                names.insert(name.clone());
+            }
+            keys.extend(now);
+            world.apps.insert(name.clone(), node);
+        }
+        keys
+    }
+
+    fn publish_apps(&mut self, changed: BTreeSet<ObjectName>) {
+        for name in changed {
+            let node = self.compiler.world.apps.get(&name);
+            let concluded = node.map(|node| node.conclude(&name)).unwrap_or_default();
+            if replace(&mut self.compiler.memory.apps, &name, concluded.memory) {
+                self.remembers(Kind::App, &name);
+            }
+            let snapshot = &mut self.compiler.snapshot;
+            self.update.apps |= put_app(&mut snapshot.apps, &name, concluded.published);
+            self.update.credentials |=
+                put_credentials(&mut snapshot.credentials, &name, concluded.credentials);
+            self.tell(ObjectId::new(Kind::App, &name), concluded.verdict);
+        }
+        self.update.secrets_to_make.sort();
+    }
+}
+
+/// Puts an App into its place, or takes it out. Says whether this makes a difference.
+fn put_app(apps: &mut Arc<wire::Apps>, name: &ObjectName, app: Option<wire::App>) -> bool {
+    let at = apps.apps.binary_search_by(|it| it.name.cmp(name));
+    match (at, app) {
+        (Ok(at), Some(app)) if apps.apps[at] == app => return false,
+        (Ok(at), Some(app)) => Arc::make_mut(apps).apps[at] = app,
+        (Ok(at), None) => drop(Arc::make_mut(apps).apps.remove(at)),
+        (Err(at), Some(app)) => Arc::make_mut(apps).apps.insert(at, app),
+        (Err(_), None) => return false,
+    }
+    true
+}
+
+/// The same for the credentials of an App.
+fn put_credentials(
+    all: &mut Arc<Vec<wire::Credential>>,
+    app: &ObjectName,
+    credentials: Vec<wire::Credential>,
+) -> bool {
+    let from = all.partition_point(|it| it.app < *app);
+    let to = all.partition_point(|it| it.app <= *app);
+    if all[from..to] == credentials {
+        return false;
+    }
+    Arc::make_mut(all).splice(from..to, credentials);
+    true
+}
+
+fn credential_status(credential: &Credential, proof: &Result<&Proof, Problem>) -> CredentialStatus {
     CredentialStatus {
         name: credential.name.clone(),
         app_key: match proof {

@@ -8,7 +8,7 @@ use std::{
 use paifang_model::{ObjectName, Redacted};
 use paifang_snapshot::wire::{Certificate, Group, Target};
 
-use crate::{CertificateFacts, Memory, Objects, Problem, Reason, Secret, Settings};
+use crate::{CertificateFacts, Objects, Problem, Reason, Secret, Settings};
 
 /// What a Secret is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,13 +37,22 @@ struct Fault {
     fix: &'static str,
 }
 
-/// Judges each Secret once per use.
+/// What is known so far, by Secret and use: nothing is looked at twice.
+#[derive(Debug, Default)]
+pub(crate) struct Judgements(BTreeMap<ObjectName, [Option<Arc<Judged>>; 2]>);
+
+/// Where certificates come from.
+#[derive(Clone, Copy)]
 pub(crate) struct Certificates<'a> {
-    objects: &'a Objects,
-    memory: &'a Memory,
-    settings: &'a Settings,
-    judged: BTreeMap<(ObjectName, Use), Judged>,
+    pub(crate) objects: &'a Objects,
+    /// The last good material.
+    pub(crate) remembered: &'a BTreeMap<ObjectName, Arc<Certificate>>,
+    pub(crate) settings: &'a Settings,
 }
+
+/// How many published things use a Secret, and how.
+#[derive(Debug, Default)]
+pub(crate) struct Uses(BTreeMap<ObjectName, [usize; 2]>);
 
 // === impl Judged ===
 
@@ -66,26 +75,36 @@ impl Judged {
     }
 }
 
-// === impl Certificates ===
+// === impl Judgements ===
 
-impl<'a> Certificates<'a> {
-    pub(crate) fn new(objects: &'a Objects, memory: &'a Memory, settings: &'a Settings) -> Self {
-        Self {
-            objects,
-            memory,
-            settings,
-            judged: BTreeMap::new(),
-        }
+impl Judgements {
+    /// Forgets what is known of a Secret.
+    pub(crate) fn forget(&mut self, name: &ObjectName) {
+        self.0.remove(name);
     }
 
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+// === impl Certificates ===
+
+impl Certificates<'_> {
     /// What is known of the Secret `name` for this use.
-    pub(crate) fn judge(&mut self, name: &ObjectName, usage: Use) -> &Judged {
-        let key = (name.clone(), usage);
-        if !self.judged.contains_key(&key) {
-            let judged = self.look(name, usage);
-            self.judged.insert(key.clone(), judged);
+    pub(crate) fn judge(
+        &self,
+        name: &ObjectName,
+        usage: Use,
+        known: &mut Judgements,
+    ) -> Arc<Judged> {
+        if let Some(Some(judged)) = known.0.get(name).map(|it| &it[usage as usize]) {
+            return Arc::clone(judged);
         }
-        &self.judged[&key]
+        let judged = Arc::new(self.look(name, usage));
+        known.0.entry(name.clone()).or_default()[usage as usize] = Some(Arc::clone(&judged));
+        judged
     }
 
     fn look(&self, name: &ObjectName, usage: Use) -> Judged {
@@ -99,7 +118,7 @@ impl<'a> Certificates<'a> {
             }
             Err(fault) => fault,
         };
-        let last = self.memory.certificates.get(name);
+        let last = self.remembered.get(name);
         let last = last.and_then(|last| part(last, usage));
         let facts = last
             .as_ref()
@@ -167,48 +186,87 @@ impl<'a> Certificates<'a> {
         })
     }
 
-    /// The material that `groups` refer to, by Secret.
-    pub(crate) fn collect<'g>(
-        mut self,
-        groups: impl Iterator<Item = &'g Group>,
-    ) -> BTreeMap<ObjectName, Certificate> {
-        let mut used = BTreeSet::new();
-        for group in groups {
-            for tls in group
-                .domains
-                .iter()
-                .filter_map(|domain| domain.tls.as_ref())
-            {
-                used.insert((&tls.certificate, Use::Pair));
-                used.extend(tls.client_ca.as_ref().map(|ca| (ca, Use::Ca)));
-            }
-            for backend in &group.backends {
-                let tls = match &backend.target {
-                    Target::Http(http) => http.tls.as_ref(),
-                    Target::Vpc(vpc) => vpc.tls.as_ref(),
-                    Target::Mock(_) | Target::Unavailable { .. } => None,
-                };
-                let Some(tls) = tls else { continue };
-                used.extend(tls.ca.as_ref().map(|ca| (ca, Use::Ca)));
-                used.extend(
-                    tls.client_certificate
-                        .as_ref()
-                        .map(|pair| (pair, Use::Pair)),
-                );
-            }
-        }
-        let mut collected: BTreeMap<ObjectName, Certificate> = BTreeMap::new();
-        for (name, usage) in used {
-            let Some(material) = self.judge(name, usage).material.clone() else {
+    /// The material that is published of a Secret; none when nothing uses it, or when there is none.
+    pub(crate) fn published(
+        &self,
+        name: &ObjectName,
+        uses: &Uses,
+        known: &mut Judgements,
+    ) -> Option<Certificate> {
+        let mut published: Option<Certificate> = None;
+        for usage in uses.of(name) {
+            let judged = self.judge(name, usage, known);
+            let Some(material) = judged.material.clone() else {
                 continue;
             };
-            let entry = collected.entry(name.clone()).or_default();
+            let entry = published.get_or_insert_default();
             entry.chain = entry.chain.take().or(material.chain);
             entry.key = entry.key.take().or(material.key);
             entry.ca = entry.ca.take().or(material.ca);
         }
-        collected
+        published
     }
+}
+
+// === impl Uses ===
+
+impl Uses {
+    /// One use more.
+    pub(crate) fn add(&mut self, name: &ObjectName, usage: Use) {
+        self.0.entry(name.clone()).or_default()[usage as usize] += 1;
+    }
+
+    /// One use less.
+    pub(crate) fn remove(&mut self, name: &ObjectName, usage: Use) {
+        let Some(counts) = self.0.get_mut(name) else {
+            return;
+        };
+        counts[usage as usize] = counts[usage as usize].saturating_sub(1);
+        if *counts == [0, 0] {
+            self.0.remove(name);
+        }
+    }
+
+    /// How a Secret is used.
+    fn of(&self, name: &ObjectName) -> impl Iterator<Item = Use> + use<> {
+        let counts = self.0.get(name).copied().unwrap_or_default();
+        [Use::Pair, Use::Ca]
+            .into_iter()
+            .filter(move |usage| counts[*usage as usize] > 0)
+    }
+
+    /// The Secrets that are used.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &ObjectName> {
+        self.0.keys()
+    }
+}
+
+/// The Secrets that a group refers to.
+pub(crate) fn used_by(group: &Group) -> BTreeSet<(&ObjectName, Use)> {
+    let mut used = BTreeSet::new();
+    for tls in group
+        .domains
+        .iter()
+        .filter_map(|domain| domain.tls.as_ref())
+    {
+        used.insert((&tls.certificate, Use::Pair));
+        used.extend(tls.client_ca.as_ref().map(|ca| (ca, Use::Ca)));
+    }
+    for backend in &group.backends {
+        let tls = match &backend.target {
+            Target::Http(http) => http.tls.as_ref(),
+            Target::Vpc(vpc) => vpc.tls.as_ref(),
+            Target::Mock(_) | Target::Unavailable { .. } => None,
+        };
+        let Some(tls) = tls else { continue };
+        used.extend(tls.ca.as_ref().map(|ca| (ca, Use::Ca)));
+        used.extend(
+            tls.client_certificate
+                .as_ref()
+                .map(|pair| (pair, Use::Pair)),
+        );
+    }
+    used
 }
 
 /// What of `last` serves this use.

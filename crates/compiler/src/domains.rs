@@ -6,37 +6,39 @@ use std::{
 };
 
 use paifang_model::{BasePath, HostPattern, ObjectName};
-use paifang_resources::DomainBindingSpec;
+use paifang_resources::{DomainBindingSpec, Kind};
 use paifang_snapshot::wire;
 
 use crate::{
-    Accepted, CertificateFacts, DomainStatus, Memory, Object, Objects, Problem, Reason, Settings,
-    Status, Verdict,
+    Accepted, CertificateFacts, DomainStatus, Object, ObjectId, Problem, Reason, Settings, Status,
+    Verdict,
     certificates::{Certificates, Use},
     claims::{self, Blocked, Claim, Entry, Got},
-    groups::{Groups, keep},
-    inputs::seniority,
-    memory::recall,
+    compile::{Step, View},
+    graph::Dep,
+    groups::keep,
+    inputs::{Age, age},
+    memory::{recall, replace},
     parse::{self, domain_binding::Binding},
     settle::{InForce, effect, settle},
+    target::Resolver,
 };
 
-/// What becomes of the bindings.
-#[derive(Default)]
-pub(crate) struct Domains {
-    /// By position of the group.
-    pub(crate) published: BTreeMap<usize, Vec<wire::Domain>>,
-    /// What to remember.
-    pub(crate) memory: BTreeMap<ObjectName, Arc<Accepted<DomainBindingSpec>>>,
-    /// A verdict on each.
-    pub(crate) verdicts: Vec<(ObjectName, Verdict)>,
+/// What is known of a DomainBinding.
+#[derive(Debug)]
+pub(crate) struct DomainNode {
+    wish: Wish,
+    /// The group that answers for the host, and what is published there.
+    pub(crate) published: Option<(ObjectName, wire::Domain)>,
+    deps: BTreeSet<Dep>,
 }
 
 /// A binding before conflicts are settled.
-struct Wish<'a> {
-    name: &'a ObjectName,
-    object: &'a Object<DomainBindingSpec>,
-    before: Option<&'a Arc<Accepted<DomainBindingSpec>>>,
+#[derive(Debug)]
+pub(crate) struct Wish {
+    age: Age,
+    uid: Option<String>,
+    before: Option<Arc<Accepted<DomainBindingSpec>>>,
     wanted: Option<Ready>,
     held: Option<Ready>,
     holds: bool,
@@ -44,11 +46,10 @@ struct Wish<'a> {
 }
 
 /// A binding whose group is there.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Ready {
     spec: Arc<DomainBindingSpec>,
     model: Binding,
-    group: usize,
     key: Key,
     facts: Option<CertificateFacts>,
     /// Whether its certificate and CA can be used.
@@ -57,71 +58,31 @@ struct Ready {
 }
 
 /// What only one binding may have.
-type Key = (String, HostPattern, BasePath);
+pub(crate) type Key = (String, HostPattern, BasePath);
 
-/// Decides every DomainBinding.
-pub(crate) fn decide(
-    objects: &Objects,
-    memory: &Memory,
-    settings: &Settings,
-    groups: &Groups<'_>,
-    certificates: &mut Certificates<'_>,
-) -> Domains {
-    let mut wishes: Vec<Wish<'_>> = objects
-        .domain_bindings
-        .iter()
-        .map(|(name, object)| {
-            let before = recall(&memory.domain_bindings, name, object.uid.as_deref());
-            wish(name, object, before, settings, groups, certificates)
-        })
-        .collect();
-    wishes.sort_by_cached_key(|wish| seniority(wish.name, wish.object));
-    let claim = |ready: &Ready, member: usize| Claim {
-        key: ready.key.clone(),
-        group: ready.group,
-        member,
-    };
-    let entries: Vec<Entry<Key>> = wishes
-        .iter()
-        .enumerate()
-        .map(|(at, wish)| Entry {
-            wanted: wish.wanted.as_ref().map(|ready| claim(ready, at)),
-            held: wish.held.as_ref().map(|ready| claim(ready, at)),
-            holds: wish.holds,
-        })
-        .collect();
-    let outcomes = claims::settle(&entries, settings.limits.domains_per_group);
-    let names: Vec<&ObjectName> = wishes.iter().map(|wish| wish.name).collect();
-    let mut domains = Domains::default();
-    for (mut wish, outcome) in wishes.into_iter().zip(outcomes) {
-        if let (Some(why), Some(wanted)) = (outcome.blocked, &wish.wanted) {
-            wish.problems
-                .push(refusal(why, wanted, &names, groups, settings));
-        }
-        let got = match outcome.got {
-            Some(Got::Wanted) => wish.wanted.take(),
-            Some(Got::Held) => wish.held.take(),
-            None => None,
-        };
-        domains.conclude(wish, got);
-    }
-    domains
+/// What a binding competes for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Prize {
+    Host(Key),
+    /// One of the places of a group.
+    Place(ObjectName),
 }
 
-fn wish<'a>(
-    name: &'a ObjectName,
-    object: &'a Object<DomainBindingSpec>,
-    before: Option<&'a Arc<Accepted<DomainBindingSpec>>>,
+/// Works out what a binding asks for.
+pub(crate) fn wish(
+    name: &ObjectName,
+    object: &Object<DomainBindingSpec>,
+    remembered: &BTreeMap<ObjectName, Arc<Accepted<DomainBindingSpec>>>,
     settings: &Settings,
-    groups: &Groups<'_>,
-    certificates: &mut Certificates<'_>,
-) -> Wish<'a> {
+    view: View<'_>,
+    resolver: &mut Resolver<'_, '_>,
+) -> Wish {
+    let before = recall(remembered, name, object.uid.as_deref());
     let settled = settle(object, before, settings, |spec, check| {
         parse::domain_binding::parse(name, spec, check)
     });
     let mut problems = settled.problems;
-    let mut ready =
-        |in_force: InForce<DomainBindingSpec, Binding>| ready(in_force, groups, certificates);
+    let mut ready = |in_force: InForce<DomainBindingSpec, Binding>| ready(in_force, view, resolver);
     let mut wanted = None;
     match settled.edit.map(&mut ready) {
         Some(Ok(edit)) => wanted = Some(edit),
@@ -148,9 +109,9 @@ fn wish<'a>(
         wanted = None;
     }
     Wish {
-        name,
-        object,
-        before,
+        age: age(object),
+        uid: object.uid.clone(),
+        before: before.cloned(),
         wanted,
         held,
         holds,
@@ -160,11 +121,12 @@ fn wish<'a>(
 
 fn ready(
     in_force: InForce<DomainBindingSpec, Binding>,
-    groups: &Groups<'_>,
-    certificates: &mut Certificates<'_>,
+    view: View<'_>,
+    resolver: &mut Resolver<'_, '_>,
 ) -> Result<Ready, Problem> {
     let InForce { spec, model } = in_force;
-    let group = groups.position(&model.group).ok_or_else(|| {
+    resolver.trace.reads(Dep::Group(model.group.clone()));
+    let group = view.group(&model.group).ok_or_else(|| {
         Problem::new(
             "spec.groupRef",
             Reason::GroupNotFound,
@@ -172,7 +134,7 @@ fn ready(
             "create it, or correct the name",
         )
     })?;
-    let entry = &groups.entries[group].model;
+    let entry = &group.model;
     let mut ready = Ready {
         key: (
             entry.instance.clone(),
@@ -180,22 +142,21 @@ fn ready(
             entry.base_path.clone(),
         ),
         spec,
-        group,
         facts: None,
         usable: true,
         problems: Vec::new(),
         model,
     };
-    ready.judge_tls(certificates);
+    ready.judge_tls(resolver);
     Ok(ready)
 }
 
 // === impl Ready ===
 
 impl Ready {
-    fn judge_tls(&mut self, certificates: &mut Certificates<'_>) {
+    fn judge_tls(&mut self, resolver: &mut Resolver<'_, '_>) {
         let Some(tls) = &self.model.tls else { return };
-        let pair = certificates.judge(&tls.certificate, Use::Pair);
+        let pair = resolver.judge(&tls.certificate, Use::Pair);
         self.usable = pair.is_usable();
         self.problems.extend(pair.problem("spec.tls.secretRef"));
         if pair.is_usable() {
@@ -215,7 +176,7 @@ impl Ready {
             }
         }
         if let Some(ca) = &tls.client_ca {
-            let ca = certificates.judge(ca, Use::Ca);
+            let ca = resolver.judge(ca, Use::Ca);
             self.usable &= ca.is_usable();
             self.problems
                 .extend(ca.problem("spec.tls.clientCaSecretRef"));
@@ -256,11 +217,51 @@ fn shown((instance, host, base_path): &Key) -> String {
     format!("{instance} {host}{base_path}")
 }
 
+/// Settles which bindings get what they ask for. `wishes` are in order of seniority, and nobody else competes with them. Answers what
+/// is wrong, and what each gets, in their order.
+fn settle_wishes<'w>(
+    wishes: &[(&ObjectName, &'w Wish)],
+    settings: &Settings,
+) -> Vec<(Option<Problem>, Option<&'w Ready>)> {
+    let mut groups: BTreeMap<&ObjectName, usize> = BTreeMap::new();
+    for ready in wishes.iter().flat_map(|(_, wish)| wish.both()) {
+        let next = groups.len();
+        groups.entry(&ready.model.group).or_insert(next);
+    }
+    let claim = |ready: &Ready, member: usize| Claim {
+        key: ready.key.clone(),
+        group: groups[&ready.model.group],
+        member,
+    };
+    let entries: Vec<Entry<Key>> = wishes
+        .iter()
+        .enumerate()
+        .map(|(at, (_, wish))| Entry {
+            wanted: wish.wanted.as_ref().map(|ready| claim(ready, at)),
+            held: wish.held.as_ref().map(|ready| claim(ready, at)),
+            holds: wish.holds,
+        })
+        .collect();
+    let outcomes = claims::settle(&entries, settings.limits.domains_per_group);
+    let decided = wishes.iter().zip(outcomes).map(|((_, wish), outcome)| {
+        let problem = match (outcome.blocked, &wish.wanted) {
+            (Some(why), Some(wanted)) => Some(refusal(why, wanted, wishes, settings)),
+            _ => None,
+        };
+        let got = match outcome.got {
+            Some(Got::Wanted) => wish.wanted.as_ref(),
+            Some(Got::Held) => wish.held.as_ref(),
+            None => None,
+        };
+        (problem, got)
+    });
+    decided.collect()
+}
+
 fn refusal(
     why: Blocked,
     wanted: &Ready,
-    names: &[&ObjectName],
-    groups: &Groups<'_>,
+    wishes: &[(&ObjectName, &Wish)],
     settings: &Settings,
 ) -> Problem {
     let host = &wanted.model.host;
@@ -270,7 +271,7 @@ fn refusal(
             Reason::Conflicted,
             format!(
                 "{host} with base path {} is bound by DomainBinding {} already",
-                wanted.key.2, names[owner]
+                wanted.key.2, wishes[owner].0
             ),
             "bind another domain, or give the group another base path",
         ),
@@ -279,50 +280,217 @@ fn refusal(
             Reason::GroupFull,
             format!(
                 "ApiGroup {} has {} domains already",
-                groups.entries[wanted.group].name, settings.limits.domains_per_group
+                wanted.model.group, settings.limits.domains_per_group
             ),
             "use a wildcard, or ask the platform team to raise the limit",
         ),
     }
 }
 
-// === impl Domains ===
+// === impl Wish ===
 
-impl Domains {
-    fn conclude(&mut self, wish: Wish<'_>, got: Option<Ready>) {
-        let uid = wish.object.uid.clone();
-        let (accepted, status) = match &got {
+impl Wish {
+    fn both(&self) -> impl Iterator<Item = &Ready> {
+        self.wanted.iter().chain(&self.held)
+    }
+
+    /// What it competes for.
+    fn prizes(&self) -> impl Iterator<Item = Prize> {
+        self.both().flat_map(|ready| {
+            let place = Prize::Place(ready.model.group.clone());
+            [Prize::Host(ready.key.clone()), place]
+        })
+    }
+
+    /// What to remember, and a verdict.
+    fn conclude(
+        &self,
+        blocked: Option<Problem>,
+        got: Option<&Ready>,
+    ) -> (Option<Arc<Accepted<DomainBindingSpec>>>, Verdict) {
+        let uid = self.uid.clone();
+        let before = self.before.as_ref();
+        let (accepted, status) = match got {
             Some(ready) => {
-                self.published
-                    .entry(ready.group)
-                    .or_default()
-                    .push(ready.publish(wish.name));
                 let claims = BTreeSet::from([shown(&ready.key)]);
-                (
-                    Some(keep(wish.before, uid, Arc::clone(&ready.spec), claims)),
-                    DomainStatus {
-                        published: true,
-                        certificate: ready.facts.clone(),
-                    },
-                )
+                let status = DomainStatus {
+                    published: true,
+                    certificate: ready.facts.clone(),
+                };
+                let accepted = keep(before, uid, Arc::clone(&ready.spec), claims);
+                (Some(accepted), status)
             }
             // Nothing is held any more; what was good stays known.
-            None => (
-                wish.before.map(|before| {
-                    keep(Some(before), uid, Arc::clone(&before.spec), BTreeSet::new())
-                }),
-                DomainStatus::default(),
-            ),
+            None => {
+                let accepted =
+                    before.map(|it| keep(before, uid, Arc::clone(&it.spec), BTreeSet::new()));
+                (accepted, DomainStatus::default())
+            }
         };
-        if let Some(accepted) = accepted {
-            self.memory.insert(wish.name.clone(), accepted);
+        let mut problems = self.problems.clone();
+        problems.extend(blocked);
+        let effect = effect(got.is_some());
+        let verdict = Verdict::judge(problems, effect, &[], Status::DomainBinding(status));
+        (accepted, verdict)
+    }
+}
+
+// === impl Step ===
+
+impl Step<'_> {
+    /// Works out what the bindings that are to be looked at ask for, and settles it with all who compete with them.
+    pub(crate) fn settle_domains(&mut self) {
+        let mut prizes = Vec::new();
+        let mut bindings = BTreeSet::new();
+        for name in std::mem::take(&mut self.dirty.domains) {
+            prizes.extend(self.wish_domain(&name));
+            if self.objects.domain_bindings.contains_key(&name) {
+                bindings.insert(name);
+            } else {
+                if replace(&mut self.compiler.memory.domain_bindings, &name, None) {
+                    self.remembers(Kind::DomainBinding, &name);
+                }
+                self.tell(ObjectId::new(Kind::DomainBinding, &name), None);
+            }
         }
-        let verdict = Verdict::judge(
-            wish.problems,
-            effect(got.is_some()),
-            &[],
-            Status::DomainBinding(status),
+        let bindings = self.with_their_rivals(bindings, prizes);
+        let world = &self.compiler.world;
+        let mut wishes: Vec<(&ObjectName, &Wish)> = bindings
+            .iter()
+            .filter_map(|name| Some((name, &world.domains.get(name)?.wish)))
+            .collect();
+        wishes.sort_by_key(|(name, wish)| (wish.age, *name));
+        let settled = settle_wishes(&wishes, &self.compiler.settings);
+        let concluded: Vec<_> = wishes
+            .iter()
+            .zip(settled)
+            .map(|((name, wish), (blocked, got))| {
+                let published = got.map(|ready| (ready.model.group.clone(), ready.publish(name)));
+                ((*name).clone(), published, wish.conclude(blocked, got))
+            })
+            .collect();
+        for (name, published, (memory, verdict)) in concluded {
+            self.bind(&name, published);
+            if replace(&mut self.compiler.memory.domain_bindings, &name, memory) {
+                self.remembers(Kind::DomainBinding, &name);
+            }
+            self.tell(ObjectId::new(Kind::DomainBinding, &name), Some(verdict));
+        }
+    }
+
+    /// Works out what a binding asks for. Answers what it competed for, and competes for now.
+    fn wish_domain(&mut self, name: &ObjectName) -> Vec<Prize> {
+        let compiler = &mut *self.compiler;
+        let world = &mut compiler.world;
+        let object = self.objects.domain_bindings.get(name);
+        let view = View::new(&world.groups, &world.services, &compiler.release_settings);
+        let certificates = Certificates {
+            objects: self.objects,
+            remembered: &compiler.memory.certificates,
+            settings: &compiler.settings,
+        };
+        let now = object.map(|object| {
+            let mut resolver = Resolver::new(certificates, &mut world.judgements);
+            let remembered = &compiler.memory.domain_bindings;
+            let settings = &compiler.settings;
+            let wish = wish(name, object, remembered, settings, view, &mut resolver);
+            (wish, resolver.trace.deps)
+        });
+        let before = world.domains.remove(name);
+        let no_deps = BTreeSet::new();
+        world.readers.replace(
+            &ObjectId::new(Kind::DomainBinding, name),
+            before.as_ref().map_or(&no_deps, |it| &it.deps),
+            now.as_ref().map_or(&no_deps, |(_, deps)| deps),
         );
-        self.verdicts.push((wish.name.clone(), verdict));
+        let mut prizes = Vec::new();
+        if let Some(before) = &before {
+            for key in before.wish.both().map(|ready| &ready.key) {
+                if let Some(names) = world.hosts.get_mut(key) {
+                    names.remove(name);
+                    if names.is_empty() {
+                        world.hosts.remove(key);
+                    }
+                }
+            }
+            prizes.extend(before.wish.prizes());
+        }
+        let published = before.and_then(|before| before.published);
+        if let Some((wish, deps)) = now {
+            for ready in wish.both() {
+                let names = world.hosts.entry(ready.key.clone()).or_default();
+                names.insert(name.clone());
+            }
+            prizes.extend(wish.prizes());
+            let node = DomainNode {
+                wish,
+                published,
+                deps,
+            };
+            world.domains.insert(name.clone(), node);
+        } else if let Some((group, _)) = published {
+            if let Some(names) = world.bound.get_mut(&group) {
+                names.remove(name);
+            }
+            self.dirty.published.insert(group);
+        }
+        prizes
+    }
+
+    /// `bindings` and all who compete for the same, or for `prizes`, and so on.
+    fn with_their_rivals(
+        &self,
+        mut bindings: BTreeSet<ObjectName>,
+        mut prizes: Vec<Prize>,
+    ) -> BTreeSet<ObjectName> {
+        let world = &self.compiler.world;
+        let mut seen = BTreeSet::new();
+        while let Some(prize) = prizes.pop() {
+            if seen.contains(&prize) {
+                continue;
+            }
+            let rivals: Vec<&ObjectName> = match &prize {
+                Prize::Host(key) => world.hosts.get(key).into_iter().flatten().collect(),
+                Prize::Place(group) => {
+                    let dep = Dep::Group(group.clone());
+                    world.readers.of_kind(&dep, Kind::DomainBinding).collect()
+                }
+            };
+            for rival in rivals {
+                if !bindings.contains(rival) {
+                    bindings.insert(rival.clone());
+                    let rival = world.domains.get(rival);
+                    prizes.extend(rival.into_iter().flat_map(|it| it.wish.prizes()));
+                }
+            }
+            seen.insert(prize);
+        }
+        bindings
+    }
+
+    /// A binding is published so from now on.
+    fn bind(&mut self, name: &ObjectName, published: Option<(ObjectName, wire::Domain)>) {
+        let world = &mut self.compiler.world;
+        let Some(node) = world.domains.get_mut(name) else {
+            return;
+        };
+        if node.published == published {
+            return;
+        }
+        let before = std::mem::replace(&mut node.published, published.clone());
+        if let Some((group, _)) = before {
+            if let Some(names) = world.bound.get_mut(&group) {
+                names.remove(name);
+                if names.is_empty() {
+                    world.bound.remove(&group);
+                }
+            }
+            self.dirty.published.insert(group);
+        }
+        if let Some((group, _)) = published {
+            let names = world.bound.entry(group.clone()).or_default();
+            names.insert(name.clone());
+            self.dirty.published.insert(group);
+        }
     }
 }

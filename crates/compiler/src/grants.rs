@@ -6,123 +6,163 @@ use std::{
 };
 
 use paifang_model::{ObjectName, Stage};
-use paifang_resources::AuthorizationSpec;
+use paifang_resources::{AuthorizationSpec, Kind};
 use paifang_snapshot::wire;
 
 use crate::{
-    Accepted, Memory, Objects, Problem, Reason, Settings, Status, Verdict,
-    groups::{Groups, keep},
-    memory::recall,
+    Accepted, Object, ObjectId, Objects, Problem, Reason, Settings, Status, Verdict,
+    compile::{Step, World},
+    graph::Dep,
+    groups::keep,
+    memory::{recall, replace},
     parse::{
         self,
         authorization::{Authorization, Opens},
         group::Allowed,
     },
+    routes::StageOutcome,
     settle::{effect, settle},
 };
 
-/// What becomes of the Authorizations.
-#[derive(Default)]
-pub(crate) struct Grants {
-    /// By position of the group.
-    pub(crate) published: BTreeMap<usize, Vec<wire::Grant>>,
-    pub(crate) memory: BTreeMap<ObjectName, Arc<Accepted<AuthorizationSpec>>>,
-    pub(crate) verdicts: Vec<(ObjectName, Verdict)>,
+/// What is known of an Authorization.
+#[derive(Debug)]
+pub(crate) struct AuthorizationNode {
+    /// What it opens, by group.
+    pub(crate) grants: BTreeMap<ObjectName, Vec<wire::Grant>>,
+    deps: BTreeSet<Dep>,
 }
 
-/// Which group each Api is published in, per stage.
-pub(crate) type Published<'s> = BTreeMap<(&'s ObjectName, &'s Stage), usize>;
-
-/// Decides every Authorization.
-pub(crate) fn decide(
-    objects: &Objects,
-    memory: &Memory,
-    settings: &Settings,
-    groups: &Groups<'_>,
-    apps: &BTreeSet<ObjectName>,
-    published: &Published<'_>,
-) -> Grants {
-    let mut grants = Grants::default();
-    let mut by_group: ByGroup<'_> = BTreeMap::new();
-    for (&(api, stage), &group) in published {
-        by_group.entry((group, stage)).or_default().push(api);
-    }
-    let scene = Scene {
-        objects,
-        groups,
-        published,
-        by_group: &by_group,
-    };
-    for (name, object) in &objects.authorizations {
-        let before = recall(&memory.authorizations, name, object.uid.as_deref());
-        let (in_force, mut problems) = settle(object, before, settings, |spec, check| {
-            parse::authorization::parse(name, spec, check)
-        })
-        .take();
-        let is_in_force = in_force.is_some();
-        if let Some(in_force) = in_force {
-            let model = &in_force.model;
-            let opened = scene.opened(name, model, &mut problems);
-            let known = known_apps(model, apps, &mut problems);
-            grants.add(name, model, &opened, &known);
-            let accepted = keep(before, object.uid.clone(), in_force.spec, BTreeSet::new());
-            grants.memory.insert(name.clone(), accepted);
-        }
-        let verdict = Verdict::judge(problems, effect(is_in_force), &[], Status::Authorization);
-        grants.verdicts.push((name.clone(), verdict));
-    }
-    grants
+/// What follows from an Authorization.
+pub(crate) struct Judged {
+    grants: BTreeMap<ObjectName, Vec<wire::Grant>>,
+    deps: BTreeSet<Dep>,
+    memory: Option<Arc<Accepted<AuthorizationSpec>>>,
+    pub(crate) verdict: Verdict,
 }
-
-/// The Apis that a group publishes in a stage.
-type ByGroup<'s> = BTreeMap<(usize, &'s Stage), Vec<&'s ObjectName>>;
 
 /// What Authorizations are looked up in.
-struct Scene<'s, 'a> {
+struct Scene<'s> {
     objects: &'s Objects,
-    groups: &'s Groups<'a>,
-    published: &'s Published<'s>,
-    by_group: &'s ByGroup<'s>,
+    world: &'s World,
+    deps: BTreeSet<Dep>,
+}
+
+/// A group with one Api of it, or with all.
+type Opened<'m> = (ObjectName, Option<&'m ObjectName>);
+
+/// Parses an Authorization and looks up what it opens to whom.
+pub(crate) fn judge(
+    name: &ObjectName,
+    object: &Object<AuthorizationSpec>,
+    remembered: &BTreeMap<ObjectName, Arc<Accepted<AuthorizationSpec>>>,
+    objects: &Objects,
+    world: &World,
+    settings: &Settings,
+) -> Judged {
+    let before = recall(remembered, name, object.uid.as_deref());
+    let (in_force, mut problems) = settle(object, before, settings, |spec, check| {
+        parse::authorization::parse(name, spec, check)
+    })
+    .take();
+    let mut scene = Scene {
+        objects,
+        world,
+        deps: BTreeSet::new(),
+    };
+    let effect = effect(in_force.is_some());
+    let mut grants = BTreeMap::new();
+    let memory = in_force.map(|in_force| {
+        let model = &in_force.model;
+        let opened = scene.opened(name, model, &mut problems);
+        let apps = scene.known_apps(model, &mut problems);
+        grants = publish(name, model, &opened, &apps);
+        keep(before, object.uid.clone(), in_force.spec, BTreeSet::new())
+    });
+    Judged {
+        grants,
+        deps: scene.deps,
+        memory,
+        verdict: Verdict::judge(problems, effect, &[], Status::Authorization),
+    }
+}
+
+fn publish(
+    name: &ObjectName,
+    model: &Authorization,
+    opened: &[Opened<'_>],
+    apps: &[&ObjectName],
+) -> BTreeMap<ObjectName, Vec<wire::Grant>> {
+    let mut published: BTreeMap<ObjectName, Vec<wire::Grant>> = BTreeMap::new();
+    // A group without a grant is of no interest.
+    let opened = opened.iter().filter(|_| !apps.is_empty());
+    for (group, api) in opened {
+        let grants = published.entry(group.clone()).or_default();
+        grants.extend(apps.iter().map(|app| wire::Grant {
+            app: (*app).clone(),
+            stage: model.stage.clone(),
+            api: api.cloned(),
+            expires_at_ms: model.expires_at_ms,
+            authorization: name.clone(),
+        }));
+    }
+    published
 }
 
 // === impl Scene ===
 
-impl<'s> Scene<'s, '_> {
+impl<'s> Scene<'s> {
     /// Groups and Apis that are opened; no Api means every one of the group. An Api that is not published needs no grant.
     fn opened<'m>(
-        &self,
+        &mut self,
         name: &ObjectName,
         model: &'m Authorization,
         problems: &mut Vec<Problem>,
-    ) -> Vec<(usize, Option<&'m ObjectName>)>
+    ) -> Vec<Opened<'m>>
     where
         's: 'm,
     {
-        match &model.opens {
-            Opens::Apis(apis) => self.opened_apis(model, apis, problems),
-            Opens::Group(group) => match self.groups.position(group) {
-                Some(at) => self.opened_group(name, group, at, &model.stage),
-                None => {
-                    problems.push(Problem::new(
-                        "spec.group",
-                        Reason::GroupNotFound,
-                        format!("there is no ApiGroup {group} in force"),
-                        "create it, or correct the name",
-                    ));
-                    Vec::new()
-                }
-            },
+        let group = match &model.opens {
+            Opens::Apis(apis) => return self.opened_apis(model, apis, problems),
+            Opens::Group(group) => group,
+        };
+        self.deps.insert(Dep::Group(group.clone()));
+        let entry = self
+            .world
+            .groups
+            .get(group)
+            .and_then(|it| it.entry.as_ref());
+        let Some(entry) = entry else {
+            problems.push(Problem::new(
+                "spec.group",
+                Reason::GroupNotFound,
+                format!("there is no ApiGroup {group} in force"),
+                "create it, or correct the name",
+            ));
+            return Vec::new();
+        };
+        // Where nobody else's Apis can join, all of them are of this namespace; elsewhere one by one.
+        if group.namespace == name.namespace && matches!(entry.model.allowed, Allowed::Same) {
+            return vec![(group.clone(), None)];
         }
+        self.deps.insert(Dep::Members(group.clone()));
+        let world = self.world;
+        let dep = Dep::Group(group.clone());
+        let apis = world.readers.of_kind(&dep, Kind::Api);
+        apis.filter(|api| api.namespace == name.namespace)
+            .filter(|api| world.publishes(api, &model.stage) == Some(group))
+            .map(|api| (group.clone(), Some(api)))
+            .collect()
     }
 
     fn opened_apis<'m>(
-        &self,
+        &mut self,
         model: &'m Authorization,
         apis: &'m [ObjectName],
         problems: &mut Vec<Problem>,
-    ) -> Vec<(usize, Option<&'m ObjectName>)> {
+    ) -> Vec<Opened<'m>> {
         let mut opened = Vec::new();
         for (at, api) in apis.iter().enumerate() {
+            self.deps.insert(Dep::Api(api.clone()));
             if !self.objects.apis.contains_key(api) {
                 problems.push(Problem::new(
                     format!("spec.apis[{at}].name"),
@@ -131,72 +171,115 @@ impl<'s> Scene<'s, '_> {
                     "create it, or correct the name",
                 ));
             }
-            if let Some(&group) = self.published.get(&(api, &model.stage)) {
-                opened.push((group, Some(api)));
+            if let Some(group) = self.world.publishes(api, &model.stage) {
+                opened.push((group.clone(), Some(api)));
             }
         }
         opened
     }
 
-    /// Where nobody else's Apis can join, all of them are of this namespace; elsewhere one by one.
-    fn opened_group(
-        &self,
-        name: &ObjectName,
-        group: &ObjectName,
-        at: usize,
-        stage: &Stage,
-    ) -> Vec<(usize, Option<&'s ObjectName>)> {
-        let allowed = &self.groups.entries[at].model.allowed;
-        if group.namespace == name.namespace && matches!(allowed, Allowed::Same) {
-            return vec![(at, None)];
-        }
-        let apis = self.by_group.get(&(at, stage)).into_iter().flatten();
-        apis.filter(|api| api.namespace == name.namespace)
-            .map(|&api| (at, Some(api)))
-            .collect()
-    }
-}
-
-fn known_apps<'m>(
-    model: &'m Authorization,
-    apps: &BTreeSet<ObjectName>,
-    problems: &mut Vec<Problem>,
-) -> Vec<&'m ObjectName> {
-    let mut known = Vec::new();
-    for (at, app) in model.apps.iter().enumerate() {
-        if apps.contains(app) {
-            known.push(app);
-        } else {
-            problems.push(Problem::new(
-                format!("spec.apps[{at}]"),
-                Reason::AppNotFound,
-                format!("there is no App {app} in force"),
-                "create it, or correct the name",
-            ));
-        }
-    }
-    known
-}
-
-// === impl Grants ===
-
-impl Grants {
-    fn add(
+    fn known_apps<'m>(
         &mut self,
-        name: &ObjectName,
-        model: &Authorization,
-        opened: &[(usize, Option<&ObjectName>)],
-        apps: &[&ObjectName],
-    ) {
-        for (group, api) in opened {
-            let grants = self.published.entry(*group).or_default();
-            grants.extend(apps.iter().map(|app| wire::Grant {
-                app: (*app).clone(),
-                stage: model.stage.clone(),
-                api: api.cloned(),
-                expires_at_ms: model.expires_at_ms,
-                authorization: name.clone(),
-            }));
+        model: &'m Authorization,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<&'m ObjectName> {
+        let mut known = Vec::new();
+        for (at, app) in model.apps.iter().enumerate() {
+            self.deps.insert(Dep::App(app.clone()));
+            if self.world.apps.get(app).is_some_and(|it| it.is_in_force()) {
+                known.push(app);
+            } else {
+                problems.push(Problem::new(
+                    format!("spec.apps[{at}]"),
+                    Reason::AppNotFound,
+                    format!("there is no App {app} in force"),
+                    "create it, or correct the name",
+                ));
+            }
+        }
+        known
+    }
+}
+
+// === impl World ===
+
+impl World {
+    /// The group that publishes an Api in a stage.
+    fn publishes(&self, api: &ObjectName, stage: &Stage) -> Option<&ObjectName> {
+        let outcomes = &self.apis.get(api)?.outcomes;
+        let outcome = outcomes.iter().find(|it| it.stage == *stage)?;
+        StageOutcome::group(outcome)
+    }
+}
+
+// === impl Step ===
+
+impl Step<'_> {
+    /// Looks at the Authorizations that are to be looked at.
+    pub(crate) fn judge_authorizations(&mut self) {
+        for name in std::mem::take(&mut self.dirty.authorizations) {
+            let compiler = &mut *self.compiler;
+            let object = self.objects.authorizations.get(&name);
+            let remembered = &compiler.memory.authorizations;
+            let judged = object.map(|object| {
+                let (world, settings) = (&compiler.world, &compiler.settings);
+                judge(&name, object, remembered, self.objects, world, settings)
+            });
+            let (node, memory, verdict) = match judged {
+                Some(it) => {
+                    let Judged {
+                        grants,
+                        deps,
+                        memory,
+                        verdict,
+                    } = it;
+                    let node = AuthorizationNode { grants, deps };
+                    (Some(node), memory, Some(verdict))
+                }
+                None => (None, None, None),
+            };
+            self.grant(&name, node);
+            if replace(&mut self.compiler.memory.authorizations, &name, memory) {
+                self.remembers(Kind::Authorization, &name);
+            }
+            self.tell(ObjectId::new(Kind::Authorization, &name), verdict);
+        }
+    }
+
+    /// An Authorization opens this from now on.
+    fn grant(&mut self, name: &ObjectName, node: Option<AuthorizationNode>) {
+        let world = &mut self.compiler.world;
+        let before = world.authorizations.remove(name);
+        let no_deps = BTreeSet::new();
+        world.readers.replace(
+            &ObjectId::new(Kind::Authorization, name),
+            before.as_ref().map_or(&no_deps, |it| &it.deps),
+            node.as_ref().map_or(&no_deps, |it| &it.deps),
+        );
+        let no_grants = BTreeMap::new();
+        let then = before.as_ref().map_or(&no_grants, |it| &it.grants);
+        let now = node.as_ref().map_or(&no_grants, |it| &it.grants);
+        for (group, grants) in then {
+            if now.get(group) == Some(grants) {
+                continue;
+            }
+            if !now.contains_key(group)
+                && let Some(names) = world.granted.get_mut(group)
+            {
+                names.remove(name);
+                if names.is_empty() {
+                    world.granted.remove(group);
+                }
+            }
+            self.dirty.published.insert(group.clone());
+        }
+        for group in now.keys().filter(|group| !then.contains_key(*group)) {
+            let names = world.granted.entry(group.clone()).or_default();
+            names.insert(name.clone());
+            self.dirty.published.insert(group.clone());
+        }
+        if let Some(node) = node {
+            world.authorizations.insert(name.clone(), node);
         }
     }
 }

@@ -6,31 +6,36 @@ use std::{
 };
 
 use paifang_model::{ObjectName, Stage};
-use paifang_resources::ApiGroupSpec;
+use paifang_resources::{ApiGroupSpec, Kind};
 use paifang_snapshot::wire;
 
 use crate::{
-    Accepted, GroupStatus, Memory, Objects, Problem, Settings, Status, Verdict, ids,
-    memory::recall,
+    Accepted, GroupStatus, MemoryKey, Object, ObjectId, Problem, Settings, Status, Verdict,
+    certificates,
+    compile::Step,
+    graph::Dep,
+    ids,
+    memory::{recall, replace},
     parse::{self, group::Group},
-    routes::Candidate,
+    routes::{Candidate, StageOutcome},
     settle::{effect, settle},
+    target,
 };
 
 /// A group in force.
-pub(crate) struct GroupEntry<'a> {
-    pub(crate) name: &'a ObjectName,
+#[derive(Debug)]
+pub(crate) struct GroupEntry {
     pub(crate) id: String,
     pub(crate) model: Group,
     accepted: Arc<Accepted<ApiGroupSpec>>,
 }
 
-/// All groups.
-pub(crate) struct Groups<'a> {
-    /// Those in force, by name.
-    pub(crate) entries: Vec<GroupEntry<'a>>,
-    positions: BTreeMap<&'a ObjectName, usize>,
-    problems: BTreeMap<&'a ObjectName, Vec<Problem>>,
+/// What is known of an ApiGroup.
+#[derive(Debug)]
+pub(crate) struct GroupNode {
+    /// None when it is not in force.
+    pub(crate) entry: Option<Arc<GroupEntry>>,
+    problems: Vec<Problem>,
 }
 
 /// A route of a group.
@@ -39,32 +44,24 @@ pub(crate) struct Routed<'c> {
     pub(crate) candidate: &'c Candidate,
 }
 
-/// Parses every ApiGroup.
-pub(crate) fn parse_all<'a>(
-    objects: &'a Objects,
-    memory: &Memory,
+/// Parses an ApiGroup.
+pub(crate) fn judge(
+    name: &ObjectName,
+    object: &Object<ApiGroupSpec>,
+    remembered: &BTreeMap<ObjectName, Arc<Accepted<ApiGroupSpec>>>,
     settings: &Settings,
-) -> Groups<'a> {
-    let mut groups = Groups {
-        entries: Vec::with_capacity(objects.groups.len()),
-        positions: BTreeMap::new(),
-        problems: BTreeMap::new(),
-    };
-    for (name, object) in &objects.groups {
-        let uid = object.uid.as_deref();
-        let before = recall(&memory.groups, name, uid);
-        let (in_force, problems) = settle(object, before, settings, parse::group::parse).take();
-        groups.problems.insert(name, problems);
-        let Some(in_force) = in_force else { continue };
-        groups.positions.insert(name, groups.entries.len());
-        groups.entries.push(GroupEntry {
-            name,
+) -> GroupNode {
+    let uid = object.uid.as_deref();
+    let before = recall(remembered, name, uid);
+    let (in_force, problems) = settle(object, before, settings, parse::group::parse).take();
+    let entry = in_force.map(|in_force| {
+        Arc::new(GroupEntry {
             id: ids::group_id(name, uid),
             model: in_force.model,
             accepted: keep(before, object.uid.clone(), in_force.spec, BTreeSet::new()),
-        });
-    }
-    groups
+        })
+    });
+    GroupNode { entry, problems }
 }
 
 /// The entry as it was, when nothing of it changed: equal memory is the same memory.
@@ -86,51 +83,165 @@ pub(crate) fn keep<S: PartialEq>(
     }
 }
 
-// === impl Groups ===
+// === impl GroupNode ===
 
-impl<'a> Groups<'a> {
-    /// Position of a group in force.
-    pub(crate) fn position(&self, name: &ObjectName) -> Option<usize> {
-        self.positions.get(name).copied()
+impl GroupNode {
+    /// Whether `self` means for others what `other` does.
+    fn means_the_same(&self, other: &Self) -> bool {
+        match (&self.entry, &other.entry) {
+            (Some(a), Some(b)) => a.id == b.id && a.model == b.model,
+            (None, None) => true,
+            _ => false,
+        }
     }
 
-    /// Whether the group at `at` takes Apis of `namespace`.
-    pub(crate) fn allows(&self, objects: &Objects, at: usize, namespace: &str) -> bool {
-        let entry = &self.entries[at];
-        let labels = objects.namespaces.get(namespace);
-        entry.model.allows(entry.name, namespace, labels)
+    /// A verdict, now that it is known what it publishes.
+    fn verdict(&self, published: Option<&wire::Group>) -> Verdict {
+        let notes = match &self.entry {
+            Some(entry) => entry.model.notes.as_slice(),
+            None => &[],
+        };
+        Verdict::judge(
+            self.problems.clone(),
+            effect(self.entry.is_some()),
+            notes,
+            Status::ApiGroup(published.map(status).unwrap_or_default()),
+        )
     }
+}
 
-    /// What to remember.
-    pub(crate) fn memory(&self) -> BTreeMap<ObjectName, Arc<Accepted<ApiGroupSpec>>> {
-        self.entries
-            .iter()
-            .map(|entry| (entry.name.clone(), Arc::clone(&entry.accepted)))
-            .collect()
-    }
+// === impl Step ===
 
-    /// A verdict on each, now that it is known what each publishes.
-    pub(crate) fn verdicts(
-        &self,
-        published: &[Arc<wire::Group>],
-    ) -> impl Iterator<Item = (ObjectName, Verdict)> {
-        self.problems.iter().map(|(name, problems)| {
-            let at = self.position(name);
-            let (notes, status) = match at {
-                None => (&[][..], GroupStatus::default()),
-                Some(at) => (
-                    self.entries[at].model.notes.as_slice(),
-                    status(&published[at]),
-                ),
+impl Step<'_> {
+    /// Parses the groups that are to be parsed.
+    pub(crate) fn parse_groups(&mut self) {
+        for name in std::mem::take(&mut self.dirty.groups) {
+            let remembered = &mut self.compiler.memory.groups;
+            let object = self.objects.groups.get(&name);
+            let node = object.map(|it| judge(&name, it, remembered, &self.compiler.settings));
+            let entry = node.as_ref().and_then(|node| node.entry.as_ref());
+            if replace(
+                remembered,
+                &name,
+                entry.map(|entry| Arc::clone(&entry.accepted)),
+            ) {
+                self.remembers(Kind::ApiGroup, &name);
+            }
+            let world = &mut self.compiler.world;
+            let before = world.groups.remove(&name);
+            let same = match (&before, &node) {
+                (Some(before), Some(now)) => before.means_the_same(now),
+                (before, now) => before.is_none() && now.is_none(),
             };
-            let verdict = Verdict::judge(
-                problems.clone(),
-                effect(at.is_some()),
-                notes,
-                Status::ApiGroup(status),
-            );
-            ((*name).clone(), verdict)
-        })
+            if let Some(node) = node {
+                world.groups.insert(name.clone(), node);
+            }
+            if !same {
+                self.dirty.fire(&Dep::Group(name.clone()), &world.readers);
+            }
+            self.dirty.published.insert(name);
+        }
+    }
+
+    /// Puts the groups together that are to be. Nothing is left to refuse.
+    pub(crate) fn publish_groups(&mut self) {
+        for name in std::mem::take(&mut self.dirty.published) {
+            let group = self.put_together(&name);
+            let before = self.compiler.snapshot.groups.get(&name);
+            if before.map(|it| &**it) != group.as_ref() {
+                let group = group.map(Arc::new);
+                self.count_uses(before.cloned().as_deref(), group.as_deref());
+                let groups = &mut self.compiler.snapshot.groups;
+                match &group {
+                    Some(group) => groups.insert(name.clone(), Arc::clone(group)),
+                    None => groups.remove(&name),
+                };
+                self.update.groups.insert(name.clone(), group);
+            }
+            let published = self.compiler.snapshot.groups.get(&name);
+            let node = self.compiler.world.groups.get(&name);
+            let verdict = node.map(|node| node.verdict(published.map(|it| &**it)));
+            self.tell(ObjectId::new(Kind::ApiGroup, &name), verdict);
+        }
+    }
+
+    fn put_together(&self, name: &ObjectName) -> Option<wire::Group> {
+        let world = &self.compiler.world;
+        let entry = world.groups.get(name)?.entry.as_ref()?;
+        let dep = Dep::Group(name.clone());
+        let apis = world
+            .readers
+            .of_kind(&dep, Kind::Api)
+            .filter_map(|api| world.apis.get(api));
+        let routed: Vec<Routed<'_>> = apis
+            .flat_map(|api| &api.outcomes)
+            .filter_map(StageOutcome::routed)
+            .filter(|routed| routed.candidate.group() == name)
+            .collect();
+        let domains = world.bound.get(name).into_iter().flatten();
+        let domains = domains
+            .filter_map(|binding| world.domains.get(binding)?.published.as_ref())
+            .map(|(_, domain)| domain.clone())
+            .collect();
+        let grants = world.granted.get(name).into_iter().flatten();
+        let grants = grants
+            .filter_map(|it| world.authorizations.get(it)?.grants.get(name))
+            .flatten()
+            .cloned()
+            .collect();
+        let settings = &self.compiler.settings;
+        Some(compile_group(
+            name, entry, settings, &routed, domains, grants,
+        ))
+    }
+
+    /// Which Secrets and Services the published groups use.
+    fn count_uses(&mut self, before: Option<&wire::Group>, now: Option<&wire::Group>) {
+        let world = &mut self.compiler.world;
+        let secrets =
+            |group: Option<&'_ wire::Group>| -> BTreeSet<(ObjectName, certificates::Use)> {
+                let used = group.map(certificates::used_by).unwrap_or_default();
+                used.into_iter()
+                    .map(|(name, usage)| (name.clone(), usage))
+                    .collect()
+            };
+        let (then, new) = (secrets(before), secrets(now));
+        for (name, usage) in then.difference(&new) {
+            world.secret_uses.remove(name, *usage);
+            self.dirty.secrets.insert(name.clone());
+        }
+        for (name, usage) in new.difference(&then) {
+            world.secret_uses.add(name, *usage);
+            self.dirty.secrets.insert(name.clone());
+        }
+        let services = |group: Option<&'_ wire::Group>| -> BTreeSet<(ObjectName, String)> {
+            let called = group.map(target::called_by).unwrap_or_default();
+            called
+                .into_iter()
+                .map(|(name, port)| (name.clone(), port.to_owned()))
+                .collect()
+        };
+        let (then, new) = (services(before), services(now));
+        for gone in then.difference(&new) {
+            if let Some(count) = world.endpoint_uses.get_mut(gone) {
+                *count -= 1;
+                if *count == 0 {
+                    world.endpoint_uses.remove(gone);
+                }
+            }
+            self.dirty.endpoints.insert(gone.clone());
+        }
+        for come in new.difference(&then) {
+            *world.endpoint_uses.entry(come.clone()).or_default() += 1;
+            self.dirty.endpoints.insert(come.clone());
+        }
+    }
+
+    /// An entry of the memory is different.
+    pub(crate) fn remembers(&mut self, kind: Kind, name: &ObjectName) {
+        self.update
+            .memory
+            .insert(MemoryKey::Object(ObjectId::new(kind, name)));
     }
 }
 
@@ -159,8 +270,9 @@ fn usable(group: &wire::Group, route: &wire::Route) -> bool {
 }
 
 /// Puts one group together. Everything is resolved: nothing is left to refuse. What it costs depends on this group alone.
-pub(crate) fn compile_group(
-    group: &GroupEntry<'_>,
+fn compile_group(
+    name: &ObjectName,
+    group: &GroupEntry,
     settings: &Settings,
     routed: &[Routed<'_>],
     mut domains: Vec<wire::Domain>,
@@ -193,7 +305,7 @@ pub(crate) fn compile_group(
     let model = &group.model;
     wire::Group {
         format: wire::FORMAT,
-        name: group.name.clone(),
+        name: name.clone(),
         id: group.id.clone(),
         instance: model.instance.clone(),
         base_path: model.base_path.clone(),

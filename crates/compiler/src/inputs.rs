@@ -167,11 +167,12 @@ impl std::fmt::Display for ObjectId {
     }
 }
 
-/// Age for conflicts: the smaller wins. An object without a time of creation comes after those that have one.
-pub(crate) type Seniority<'a> = (bool, Option<i64>, &'a ObjectName);
+/// Age for conflicts: the smaller wins, and of two that are equal the name decides. An object without a time of creation comes after
+/// those that have one.
+pub(crate) type Age = (bool, Option<i64>);
 
-/// The age of `object`, called `name`.
-pub(crate) fn seniority<'a, S>(name: &'a ObjectName, object: &Object<S>) -> Seniority<'a> {
+/// The age of an object.
+pub(crate) fn age<S>(object: &Object<S>) -> Age {
     let created = object.created.as_ref().map(|time| time.0.as_millisecond());
-    (created.is_none(), created, name)
+    (created.is_none(), created)
 }

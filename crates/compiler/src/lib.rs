@@ -9,6 +9,7 @@ mod claims;
 mod compile;
 mod domains;
 mod grants;
+mod graph;
 mod groups;
 mod ids;
 mod inputs;
@@ -21,6 +22,7 @@ mod services;
 mod settings;
 mod settle;
 mod target;
+mod update;
 mod verdict;
 
 pub use apps::{SecretKind, SecretToMake};
@@ -31,6 +33,7 @@ pub use inputs::{
 };
 pub use memory::{Accepted, ApiMemory, Memory, MemoryKey, Release, Served};
 pub use settings::{AddressPolicy, CertificateFacts, Limits, Settings};
+pub use update::{Touched, Update};
 pub use verdict::{
     ApiStatus, AppStatus, BackendFailure, BackendServiceStatus, BackendStageStatus, Condition,
     ConditionKind, ConditionStatus, CredentialStatus, DomainStatus, GroupStatus, Problem, Reason,

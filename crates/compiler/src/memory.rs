@@ -204,6 +204,28 @@ fn differing<T: PartialEq>(
     keys.extend(names.into_iter().map(key));
 }
 
+/// Puts `entry` in place of what `map` has, or removes that. Says whether this makes a difference.
+pub(crate) fn replace<T: PartialEq>(
+    map: &mut BTreeMap<ObjectName, Arc<T>>,
+    name: &ObjectName,
+    entry: Option<Arc<T>>,
+) -> bool {
+    let Some(entry) = entry else {
+        return map.remove(name).is_some();
+    };
+    match map.get_mut(name) {
+        Some(same) if Arc::ptr_eq(same, &entry) || **same == *entry => false,
+        Some(other) => {
+            *other = entry;
+            true
+        }
+        None => {
+            map.insert(name.clone(), entry);
+            true
+        }
+    }
+}
+
 /// The entry of an object, unless another uid says that it was another object's.
 pub(crate) fn recall<'a, T: HasUid>(
     map: &'a BTreeMap<ObjectName, Arc<T>>,

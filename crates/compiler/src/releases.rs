@@ -3,18 +3,14 @@
 //! A draft that is valid in itself becomes the next release whenever it differs from the newest, whether any stage follows or not.
 //! What it refers to plays no part here: a release whose references are missing is not served, and the stage keeps what it had.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use paifang_model::{ObjectName, Stage};
 use paifang_resources::ApiSpec;
 
 use crate::{
-    AddressPolicy, ApiMemory, Memory, Object, Objects, Problem, Release, Served, Settings, Written,
-    ids,
-    inputs::seniority,
+    ApiMemory, Object, Problem, Release, Served, Settings, Written, ids,
+    inputs::{Age, age},
     memory::recall,
     parse::{
         self, Check,
@@ -23,9 +19,9 @@ use crate::{
 };
 
 /// One Api: its releases, and what its stages should serve.
-pub(crate) struct ApiState<'a> {
-    pub(crate) name: &'a ObjectName,
-    pub(crate) object: &'a Object<ApiSpec>,
+#[derive(Debug)]
+pub(crate) struct ApiState {
+    pub(crate) age: Age,
     /// What is wrong with the draft and with `stages`.
     pub(crate) problems: Vec<Problem>,
     /// Oldest first, with the one that this draft became.
@@ -34,47 +30,35 @@ pub(crate) struct ApiState<'a> {
     pub(crate) stages: BTreeMap<Stage, Option<u64>>,
     /// What each stage served.
     pub(crate) served: BTreeMap<Stage, Served>,
-    before: Option<&'a Arc<ApiMemory>>,
+    /// The backend service that the draft names, valid or not.
+    pub(crate) drafted_service: Option<ObjectName>,
+    uid: Option<String>,
+    /// How many releases are kept.
+    history: usize,
+    before: Option<Arc<ApiMemory>>,
 }
 
-/// Parsed releases. A release never changes, so that one that was parsed before need not be parsed again.
-#[derive(Default)]
+/// Parsed releases of one Api. A release never changes, so that one that was parsed before need not be parsed again.
+#[derive(Debug, Default)]
 pub(crate) struct Drafts {
-    known: HashMap<usize, Parsed>,
-    used: HashMap<usize, Parsed>,
-    /// The settings that releases were parsed with.
-    addresses: AddressPolicy,
+    known: Vec<Parsed>,
+    used: Vec<Parsed>,
 }
 
-/// The release is held so that its address belongs to nobody else.
-#[derive(Clone)]
+#[derive(Debug)]
 struct Parsed {
-    _release: Arc<Release>,
+    release: Arc<Release>,
     draft: Option<Arc<Draft>>,
 }
 
-/// Looks at every Api, the oldest first.
-pub(crate) fn judge_all<'a>(
-    objects: &'a Objects,
-    memory: &'a Memory,
+/// Looks at an Api and at what is remembered of it.
+pub(crate) fn judge(
+    name: &ObjectName,
+    object: &Object<ApiSpec>,
+    remembered: &BTreeMap<ObjectName, Arc<ApiMemory>>,
     settings: &Settings,
-) -> Vec<ApiState<'a>> {
-    let mut states: Vec<ApiState<'a>> = objects
-        .apis
-        .iter()
-        .map(|(name, object)| judge(name, object, memory, settings))
-        .collect();
-    states.sort_by_cached_key(|state| seniority(state.name, state.object));
-    states
-}
-
-fn judge<'a>(
-    name: &'a ObjectName,
-    object: &'a Object<ApiSpec>,
-    memory: &'a Memory,
-    settings: &Settings,
-) -> ApiState<'a> {
-    let before = recall(&memory.apis, name, object.uid.as_deref());
+) -> ApiState {
+    let before = recall(remembered, name, object.uid.as_deref());
     let mut check = Check::new(settings);
     let mut releases = before.map(|it| it.releases.clone()).unwrap_or_default();
     let mut stages = None;
@@ -98,14 +82,51 @@ fn judge<'a>(
     let mut served = before.map(|it| it.serving.clone()).unwrap_or_default();
     served.retain(|stage, _| stages.contains_key(stage));
     ApiState {
-        name,
-        object,
+        age: age(object),
         problems: check.problems,
         releases,
         stages,
         served,
-        before,
+        drafted_service: drafted_service(name, object),
+        uid: object.uid.clone(),
+        history: object.spec().map_or(usize::MAX, |spec| {
+            usize::try_from(spec.revision_history_limit.clamp(1, 100)).unwrap_or(100)
+        }),
+        before: before.cloned(),
     }
+}
+
+fn drafted_service(name: &ObjectName, object: &Object<ApiSpec>) -> Option<ObjectName> {
+    let service = object.spec()?.backend.service_ref.as_ref()?;
+    Some(ObjectName::new(
+        name.namespace.clone(),
+        service.name.as_str(),
+    ))
+}
+
+/// The backend services that a published Api goes through, with the stage, as far as is remembered.
+pub(crate) fn in_use(
+    name: &ObjectName,
+    object: &Object<ApiSpec>,
+    remembered: &BTreeMap<ObjectName, Arc<ApiMemory>>,
+) -> Vec<(ObjectName, Stage)> {
+    let Some(api) = remembered.get(name) else {
+        return Vec::new();
+    };
+    let listed = |stage: &Stage| {
+        object
+            .spec()
+            .is_none_or(|spec| spec.stages.contains_key(stage.as_str()))
+    };
+    let on = api.serving.iter().filter(|(_, served)| served.on);
+    on.filter(|(stage, _)| listed(stage))
+        .filter_map(|(stage, served)| {
+            let release = api.releases.iter().find(|it| it.number == served.release)?;
+            let service = release.spec.backend.service_ref.as_ref()?;
+            let service = ObjectName::new(name.namespace.clone(), service.name.as_str());
+            Some((service, stage.clone()))
+        })
+        .collect()
 }
 
 /// The release that the draft becomes, if it is valid.
@@ -159,7 +180,7 @@ fn same_content(a: &ApiSpec, b: &ApiSpec) -> bool {
 
 // === impl ApiState ===
 
-impl ApiState<'_> {
+impl ApiState {
     /// The number that a stage is told to serve; none when there is no release to follow.
     pub(crate) fn asked(&self, told: Option<u64>) -> Option<u64> {
         told.or_else(|| self.releases.last().map(|newest| newest.number))
@@ -176,10 +197,7 @@ impl ApiState<'_> {
     /// What to remember: `serving` is what the stages serve now. Releases beyond the limit go, but for those that a stage serves or
     /// names.
     pub(crate) fn memory(&self, serving: BTreeMap<Stage, Served>) -> Arc<ApiMemory> {
-        let limit = self.object.spec().map_or(usize::MAX, |spec| {
-            usize::try_from(spec.revision_history_limit.clamp(1, 100)).unwrap_or(100)
-        });
-        let beyond = self.releases.len().saturating_sub(limit);
+        let beyond = self.releases.len().saturating_sub(self.history);
         let needed = |number: u64| {
             self.stages.values().any(|told| *told == Some(number))
                 || serving.values().any(|served| served.release == number)
@@ -192,25 +210,15 @@ impl ApiState<'_> {
             .map(|(_, release)| Arc::clone(release))
             .collect();
         let memory = ApiMemory {
-            uid: self.object.uid.clone(),
+            uid: self.uid.clone(),
             releases,
             stages: self.stages.clone(),
             serving,
         };
-        match self.before {
+        match &self.before {
             Some(before) if **before == memory => Arc::clone(before),
             _ => Arc::new(memory),
         }
-    }
-
-    /// The backend service that the draft names, valid or not.
-    pub(crate) fn drafted_service(&self) -> Option<ObjectName> {
-        let spec = self.object.spec()?;
-        let service = spec.backend.service_ref.as_ref()?;
-        Some(ObjectName::new(
-            self.name.namespace.clone(),
-            service.name.as_str(),
-        ))
     }
 
     /// What to say beside a refusal of the draft. A draft that is only in somebody's way is not refused.
@@ -229,53 +237,51 @@ impl ApiState<'_> {
 // === impl Drafts ===
 
 impl Drafts {
-    /// Begins a compile with these settings: those for releases. A limit that was lowered since takes nothing offline; an address that
-    /// is no longer allowed does.
-    pub(crate) fn begin(&mut self, settings: &Settings) -> Settings {
-        if self.addresses != settings.addresses {
-            self.known.clear();
-            self.addresses = settings.addresses;
-        }
-        let mut settings = settings.clone();
-        settings.limits.backend_timeout_ms = u32::MAX;
-        settings
-    }
-
-    /// What a release means; `None` when this version cannot read it. The settings are those of [`Drafts::begin`].
+    /// What a release means; `None` when this version cannot read it. `settings` are those for releases.
     pub(crate) fn parse(
         &mut self,
         name: &ObjectName,
         release: &Arc<Release>,
         settings: &Settings,
     ) -> Option<Arc<Draft>> {
-        let address = Arc::as_ptr(release).addr();
-        if let Some(used) = self.used.get(&address) {
+        let same = |it: &Parsed| Arc::ptr_eq(&it.release, release);
+        if let Some(used) = self.used.iter().find(|it| same(it)) {
             return used.draft.clone();
         }
-        let parsed = match self.known.remove(&address) {
-            Some(known) => known,
-            None => {
-                let mut check = Check::new(settings);
-                let draft = parse::api::parse(name, &release.spec, &mut check);
-                Parsed {
-                    _release: Arc::clone(release),
-                    draft: draft.map(|mut draft| {
-                        draft.api.release = release.number;
-                        draft.api.hash.clone_from(&release.hash);
-                        Arc::new(draft)
-                    }),
-                }
-            }
+        let parsed = match self.known.iter().position(same) {
+            Some(known) => self.known.swap_remove(known),
+            None => parse_release(name, release, settings),
         };
         let draft = parsed.draft.clone();
-        self.used.insert(address, parsed);
+        self.used.push(parsed);
         draft
     }
 
-    /// Forgets what the compile that ends here did not use.
+    /// Forgets what was not used since the last turn.
     pub(crate) fn turn(&mut self) {
         self.known = std::mem::take(&mut self.used);
     }
+}
+
+fn parse_release(name: &ObjectName, release: &Arc<Release>, settings: &Settings) -> Parsed {
+    let mut check = Check::new(settings);
+    let draft = parse::api::parse(name, &release.spec, &mut check);
+    Parsed {
+        release: Arc::clone(release),
+        draft: draft.map(|mut draft| {
+            draft.api.release = release.number;
+            draft.api.hash.clone_from(&release.hash);
+            Arc::new(draft)
+        }),
+    }
+}
+
+/// The settings that releases are read with: a limit that was lowered since takes nothing offline; an address that is no longer
+/// allowed does.
+pub(crate) fn lenient(settings: &Settings) -> Settings {
+    let mut settings = settings.clone();
+    settings.limits.backend_timeout_ms = u32::MAX;
+    settings
 }
 
 /// The backend service that a draft goes through.

@@ -2,57 +2,62 @@
 //!
 //! A stage serves the release it is told to; if that cannot be published, what it served before goes on, if that still can.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use paifang_model::{ObjectName, PathTemplate, Stage};
 use paifang_resources::Kind;
 use paifang_snapshot::wire;
 
 use crate::{
-    ApiStatus, BackendFailure, BackendServiceStatus, Memory, Objects, Problem, Reason, Served,
-    Settings, StageStatus, Status, Verdict,
+    ApiMemory, ApiStatus, BackendFailure, ObjectId, Problem, Reason, Served, Settings, StageStatus,
+    Status, Verdict,
+    certificates::{Certificates, Judgements},
     claims::{self, Blocked, Claim, Entry, Got, Outcome},
-    groups::Groups,
+    compile::{Step, View},
+    graph::Dep,
+    groups::{GroupEntry, Routed},
+    inputs::Age,
+    memory::replace,
     parse::{
         api::{Choice, Draft},
         variable,
     },
-    releases::{ApiState, Drafts, service_of},
-    services::Services,
+    releases::{self, ApiState, Drafts, service_of},
+    services::{Contribution, ServiceEntry},
     target::{Referrer, Resolved, Resolver},
 };
 
 /// A release that can be published in a stage.
-#[derive(Clone)]
+#[derive(Debug)]
 pub(crate) struct Candidate {
     pub(crate) draft: Arc<Draft>,
-    /// Position of its group.
-    pub(crate) group: usize,
     /// Backend path with its stage variables filled in.
     path: Option<PathTemplate>,
     pub(crate) variables: BTreeMap<String, String>,
     pub(crate) backend: wire::Backend,
-    address: String,
+    pub(crate) address: String,
     /// Why the backend answers nothing but that.
     problem: Option<Problem>,
 }
 
-/// One stage of one Api.
+/// What one stage of an Api gets.
+#[derive(Debug)]
 pub(crate) struct StageOutcome {
-    /// Position of the Api among the states.
-    pub(crate) api: usize,
     pub(crate) stage: Stage,
     /// What it publishes.
     pub(crate) chosen: Option<Arc<Candidate>>,
     /// Why that is not what it was told.
     problem: Option<Problem>,
-    /// The service and the group of the release it was told to serve.
+    /// The release it was told to serve: its service and its group.
     told: Option<Arc<Draft>>,
 }
 
-/// A stage before conflicts are settled.
-struct Wish {
-    api: usize,
+/// What one stage of an Api asks for, before conflicts are settled.
+#[derive(Debug)]
+pub(crate) struct Wish {
     stage: Stage,
     wanted: Option<Arc<Candidate>>,
     held: Option<Arc<Candidate>>,
@@ -61,21 +66,55 @@ struct Wish {
     told: Option<Arc<Draft>>,
 }
 
+/// What an Api asks for.
+#[derive(Debug, Default)]
+pub(crate) struct Wishes {
+    /// In order of the stages.
+    pub(crate) stages: Vec<Wish>,
+    /// What is wrong with the references of the newest release.
+    pub(crate) references: Vec<Problem>,
+    /// What was looked at.
+    deps: BTreeSet<Dep>,
+}
+
+/// What is known of an Api.
+#[derive(Debug)]
+pub(crate) struct ApiNode {
+    pub(crate) state: ApiState,
+    drafts: Drafts,
+    pub(crate) wishes: Wishes,
+    pub(crate) outcomes: Vec<StageOutcome>,
+    /// The age that its outcomes were settled with.
+    settled_age: Age,
+    /// What it goes through, as far as is remembered.
+    in_use: Vec<(ObjectName, Stage)>,
+    counted: Contribution,
+}
+
 /// What candidates are made from.
-pub(crate) struct Scene<'s, 'a> {
-    pub(crate) objects: &'a Objects,
-    pub(crate) settings: &'a Settings,
-    /// Those that releases are parsed with.
-    pub(crate) release_settings: &'s Settings,
-    pub(crate) groups: &'s Groups<'a>,
-    pub(crate) services: &'s Services<'a>,
-    pub(crate) resolver: &'s mut Resolver<'a>,
-    pub(crate) drafts: &'s mut Drafts,
+struct Scene<'s, 'a, 't> {
+    view: View<'a>,
+    resolver: Resolver<'a, 't>,
+    name: &'s ObjectName,
+    state: &'s ApiState,
+    drafts: &'s mut Drafts,
+}
+
+/// An Api among others that want the same.
+pub(crate) struct Contender<'n> {
+    pub(crate) name: &'n ObjectName,
+    pub(crate) age: Age,
+    pub(crate) wishes: &'n [Wish],
 }
 
 // === impl Candidate ===
 
 impl Candidate {
+    /// The group it is for.
+    pub(crate) fn group(&self) -> &ObjectName {
+        &self.draft.group
+    }
+
     /// Two candidates with equal variants are published as one Api.
     pub(crate) fn variant(&self) -> (&ObjectName, u64, Option<&PathTemplate>) {
         let api = &self.draft.api;
@@ -97,43 +136,168 @@ impl Candidate {
     }
 }
 
-// === impl Scene ===
+impl PartialEq for Candidate {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.draft, &other.draft)
+            && self.path == other.path
+            && self.variables == other.variables
+            && self.backend == other.backend
+            && self.address == other.address
+            && self.problem == other.problem
+    }
+}
 
-impl Scene<'_, '_> {
-    /// Decides every stage of every Api. `states` are in order of seniority.
-    pub(crate) fn decide(&mut self, states: &[ApiState<'_>]) -> Vec<StageOutcome> {
-        let mut wishes = Vec::new();
-        for (api, state) in states.iter().enumerate() {
-            for (stage, told) in &state.stages {
-                wishes.push(self.wish(api, state, stage, *told));
-            }
-        }
-        let entries: Vec<Entry<_>> = wishes
-            .iter()
-            .map(|wish| Entry {
-                wanted: wish.wanted.as_ref().map(|it| claim(wish, it)),
-                held: wish.held.as_ref().map(|it| claim(wish, it)),
-                holds: wish.holds,
-            })
-            .collect();
-        let outcomes = claims::settle(&entries, self.settings.limits.apis_per_group);
-        let owners: Vec<&ObjectName> = wishes.iter().map(|wish| states[wish.api].name).collect();
-        let blocked: Vec<Option<Problem>> = outcomes
-            .iter()
-            .zip(&wishes)
-            .map(|(outcome, wish)| self.blocked(outcome, wish, &owners))
-            .collect();
-        wishes
-            .into_iter()
-            .zip(outcomes)
-            .zip(blocked)
-            .map(|((wish, outcome), blocked)| wish.settle(outcome, blocked))
-            .collect()
+/// Whether two are the same, or come to the same.
+fn alike<T: PartialEq>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+fn same_draft(a: Option<&Arc<Draft>>, b: Option<&Arc<Draft>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+// === impl ApiNode ===
+
+impl ApiNode {
+    /// Other settings may read releases otherwise.
+    pub(crate) fn forget_drafts(&mut self) {
+        self.drafts = Drafts::default();
+    }
+}
+
+// === impl Wish ===
+
+impl Wish {
+    /// The groups in which it asks for something.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &ObjectName> {
+        let both = self.wanted.iter().chain(&self.held);
+        both.map(|candidate| candidate.group())
     }
 
-    fn wish(&mut self, api: usize, state: &ApiState<'_>, stage: &Stage, told: Option<u64>) -> Wish {
+    fn settle(&self, outcome: Outcome, blocked: Option<Problem>) -> StageOutcome {
+        StageOutcome {
+            stage: self.stage.clone(),
+            chosen: match outcome.got {
+                Some(Got::Wanted) => self.wanted.clone(),
+                Some(Got::Held) => self.held.clone(),
+                None => None,
+            },
+            problem: blocked.or_else(|| self.problem.clone()),
+            told: self.told.clone(),
+        }
+    }
+}
+
+impl PartialEq for Wish {
+    fn eq(&self, other: &Self) -> bool {
+        self.stage == other.stage
+            && alike(self.wanted.as_ref(), other.wanted.as_ref())
+            && alike(self.held.as_ref(), other.held.as_ref())
+            && self.holds == other.holds
+            && self.problem == other.problem
+            && same_draft(self.told.as_ref(), other.told.as_ref())
+    }
+}
+
+// === impl StageOutcome ===
+
+impl StageOutcome {
+    /// As a route of its group.
+    pub(crate) fn routed(&self) -> Option<Routed<'_>> {
+        Some(Routed {
+            stage: &self.stage,
+            candidate: self.chosen.as_deref()?,
+        })
+    }
+
+    /// The group that publishes it.
+    pub(crate) fn group(&self) -> Option<&ObjectName> {
+        self.chosen.as_ref().map(|it| it.group())
+    }
+
+    /// The release that calls reach.
+    pub(crate) fn serving(&self) -> Option<&Candidate> {
+        self.chosen.as_deref().filter(|it| it.is_usable())
+    }
+
+    fn status(&self) -> StageStatus {
+        let mut problem = self.problem.clone();
+        let Some(candidate) = self.serving() else {
+            return StageStatus {
+                problem,
+                ..StageStatus::default()
+            };
+        };
+        let api = &candidate.draft.api;
+        if let Some(problem) = &mut problem {
+            problem.message = format!(
+                "{}; release {} goes on in stage {}",
+                problem.message, api.release, self.stage
+            );
+        }
+        StageStatus {
+            release: Some(api.release),
+            hash: Some(api.hash.clone()),
+            group: Some(candidate.group().clone()),
+            service: service_of(&candidate.draft).cloned(),
+            address: Some(candidate.address.clone()),
+            problem,
+        }
+    }
+}
+
+impl PartialEq for StageOutcome {
+    fn eq(&self, other: &Self) -> bool {
+        self.stage == other.stage
+            && alike(self.chosen.as_ref(), other.chosen.as_ref())
+            && self.problem == other.problem
+            && same_draft(self.told.as_ref(), other.told.as_ref())
+    }
+}
+
+// === impl Scene ===
+
+/// Works out what every stage of an Api asks for.
+pub(crate) fn wishes(
+    name: &ObjectName,
+    state: &ApiState,
+    drafts: &mut Drafts,
+    view: View<'_>,
+    certificates: Certificates<'_>,
+    judgements: &mut Judgements,
+) -> Wishes {
+    let mut scene = Scene {
+        view,
+        resolver: Resolver::new(certificates, judgements),
+        name,
+        state,
+        drafts,
+    };
+    let stages = state.stages.iter();
+    let stages = stages
+        .map(|(stage, told)| scene.wish(stage, *told))
+        .collect();
+    let references = scene.draft_references();
+    let deps = scene.resolver.trace.deps;
+    drafts.turn();
+    Wishes {
+        stages,
+        references,
+        deps,
+    }
+}
+
+impl Scene<'_, '_, '_> {
+    fn wish(&mut self, stage: &Stage, told: Option<u64>) -> Wish {
         let mut wish = Wish {
-            api,
             stage: stage.clone(),
             wanted: None,
             held: None,
@@ -141,7 +305,7 @@ impl Scene<'_, '_> {
             problem: None,
             told: None,
         };
-        match state.asked(told) {
+        match self.state.asked(told) {
             None => {
                 wish.problem = Some(Problem::new(
                     format!("spec.stages.{stage}"),
@@ -151,8 +315,8 @@ impl Scene<'_, '_> {
                 ));
             }
             Some(number) => {
-                wish.told = self.draft(state, number).ok();
-                match self.candidate(state, stage, number) {
+                wish.told = self.draft(number).ok();
+                match self.candidate(stage, number) {
                     Ok(candidate) => {
                         wish.problem.clone_from(&candidate.problem);
                         wish.wanted = Some(Arc::new(candidate));
@@ -161,14 +325,11 @@ impl Scene<'_, '_> {
                 }
             }
         }
-        if let Some(served) = state.served.get(stage) {
+        if let Some(served) = self.state.served.get(stage) {
             let same = |it: &&Arc<Candidate>| it.draft.api.release == served.release;
             wish.held = match wish.wanted.as_ref().filter(same) {
                 Some(wanted) => Some(Arc::clone(wanted)),
-                None => self
-                    .candidate(state, stage, served.release)
-                    .ok()
-                    .map(Arc::new),
+                None => self.candidate(stage, served.release).ok().map(Arc::new),
             };
             wish.held = wish.held.filter(|it| it.is_usable());
             wish.holds = served.on && wish.held.is_some();
@@ -180,14 +341,15 @@ impl Scene<'_, '_> {
         wish
     }
 
-    fn draft(&mut self, state: &ApiState<'_>, number: u64) -> Result<Arc<Draft>, (Reason, String)> {
+    fn draft(&mut self, number: u64) -> Result<Arc<Draft>, (Reason, String)> {
+        let state = self.state;
         let Some(release) = state.release(number) else {
             let newest = state.releases.last().map_or(0, |newest| newest.number);
             let message = format!("there is no release {number}; the newest is {newest}");
             return Err((Reason::ReleaseNotFound, message));
         };
         self.drafts
-            .parse(state.name, release, self.release_settings)
+            .parse(self.name, release, self.view.release_settings)
             .ok_or_else(|| {
                 let message = format!("release {number} cannot be read by this version");
                 (Reason::ReleaseInvalid, message)
@@ -195,13 +357,8 @@ impl Scene<'_, '_> {
     }
 
     /// The release `number` in `stage`, or why it cannot be published there.
-    fn candidate(
-        &mut self,
-        state: &ApiState<'_>,
-        stage: &Stage,
-        number: u64,
-    ) -> Result<Candidate, Problem> {
-        let draft = self.draft(state, number).map_err(|(reason, message)| {
+    fn candidate(&mut self, stage: &Stage, number: u64) -> Result<Candidate, Problem> {
+        let draft = self.draft(number).map_err(|(reason, message)| {
             let field = format!("spec.stages.{stage}.release");
             Problem::new(
                 field,
@@ -210,9 +367,9 @@ impl Scene<'_, '_> {
                 "name one that is in status or history",
             )
         })?;
-        let group = self.group(state, &draft)?;
-        let (resolved, label) = self.resolve(state, stage, &draft)?;
-        let (path, variables) = self.fill_in(stage, group, &draft)?;
+        let group = self.group(&draft)?;
+        let (resolved, label) = self.resolve(stage, &draft)?;
+        let (path, variables) = Self::fill_in(stage, &group, &draft)?;
         // With a last good certificate the backend works, and its own verdict says what is wrong.
         let closed = resolved.problems.first().filter(|_| !resolved.is_usable());
         let problem = closed.map(|problem| match &draft.backend {
@@ -237,16 +394,16 @@ impl Scene<'_, '_> {
             },
             address: resolved.address,
             draft,
-            group,
             path,
             variables,
             problem,
         })
     }
 
-    /// Position of the group that the draft belongs to.
-    fn group(&self, state: &ApiState<'_>, draft: &Draft) -> Result<usize, Problem> {
-        let at = self.groups.position(&draft.group).ok_or_else(|| {
+    /// The group that the draft belongs to.
+    fn group(&mut self, draft: &Draft) -> Result<Arc<GroupEntry>, Problem> {
+        self.resolver.trace.reads(Dep::Group(draft.group.clone()));
+        let entry = self.view.group(&draft.group).ok_or_else(|| {
             Problem::new(
                 "spec.groupRef",
                 Reason::GroupNotFound,
@@ -254,9 +411,19 @@ impl Scene<'_, '_> {
                 "create it, or correct the name",
             )
         })?;
-        let namespace = &state.name.namespace;
-        if self.groups.allows(self.objects, at, namespace) {
-            return Ok(at);
+        let namespace = &self.name.namespace;
+        if draft.group.namespace != *namespace {
+            let labels = Dep::Labels(namespace.clone());
+            self.resolver.trace.reads(labels);
+        }
+        let labels = self
+            .resolver
+            .certificates
+            .objects
+            .namespaces
+            .get(&**namespace);
+        if entry.model.allows(&draft.group, namespace, labels) {
+            return Ok(Arc::clone(entry));
         }
         Err(Problem::new(
             "spec.groupRef",
@@ -269,17 +436,12 @@ impl Scene<'_, '_> {
         ))
     }
 
-    fn resolve(
-        &mut self,
-        state: &ApiState<'_>,
-        stage: &Stage,
-        draft: &Draft,
-    ) -> Result<(Resolved, String), Problem> {
+    fn resolve(&mut self, stage: &Stage, draft: &Draft) -> Result<(Resolved, String), Problem> {
         let service = match &draft.backend {
             Choice::Inline(backend) => {
                 let from = Referrer {
                     kind: Kind::Api,
-                    namespace: &state.name.namespace,
+                    namespace: &self.name.namespace,
                     field: "spec.backend",
                 };
                 let resolved = self.resolver.resolve(from, backend);
@@ -287,31 +449,30 @@ impl Scene<'_, '_> {
             }
             Choice::Service(service) => service,
         };
-        let entry = self
-            .services
-            .entries
-            .get(service)
-            .ok_or_else(|| missing_service(service))?;
-        let resolved = entry.stages.get(stage).ok_or_else(|| {
-            Problem::new(
-                "spec.backend.serviceRef",
-                Reason::BackendStageMissing,
-                format!("BackendService {service} has no configuration for stage {stage}"),
-                format!("add spec.stages.{stage} there"),
-            )
-        })?;
+        let resolved = self
+            .service(service)
+            .ok_or_else(|| missing_service(service))?
+            .stages
+            .get(stage)
+            .ok_or_else(|| {
+                Problem::new(
+                    "spec.backend.serviceRef",
+                    Reason::BackendStageMissing,
+                    format!("BackendService {service} has no configuration for stage {stage}"),
+                    format!("add spec.stages.{stage} there"),
+                )
+            })?;
         Ok((resolved.clone(), service.name.to_string()))
     }
 
     /// The backend path and the variables for the gateway to fill in.
     #[allow(clippy::type_complexity)]
     fn fill_in(
-        &self,
         stage: &Stage,
-        group: usize,
+        group: &GroupEntry,
         draft: &Draft,
     ) -> Result<(Option<PathTemplate>, BTreeMap<String, String>), Problem> {
-        let values = self.groups.entries[group].model.variables.get(stage);
+        let values = group.model.variables.get(stage);
         let add = || {
             format!(
                 "add it to spec.stageVariables.{stage} of ApiGroup {}",
@@ -359,45 +520,28 @@ impl Scene<'_, '_> {
         Ok((path, variables))
     }
 
-    /// Why an entry did not get what it wanted.
-    fn blocked(&self, outcome: &Outcome, wish: &Wish, owners: &[&ObjectName]) -> Option<Problem> {
-        let wanted = wish.wanted.as_ref()?;
-        let group = self.groups.entries[wanted.group].name;
-        Some(match outcome.blocked? {
-            Blocked::Taken(owner) => Problem::new(
-                "spec.request.path",
-                Reason::Conflicted,
-                format!(
-                    "{} {} of ApiGroup {group} is served by Api {} in stage {} already",
-                    wanted.draft.api.method, wanted.draft.api.path, owners[owner], wish.stage
-                ),
-                "use another path or method",
-            ),
-            Blocked::Full => Problem::new(
-                "spec.groupRef",
-                Reason::GroupFull,
-                format!(
-                    "ApiGroup {group} has {} Apis already",
-                    self.settings.limits.apis_per_group
-                ),
-                "use another group, or ask the platform team to raise the limit",
-            ),
-        })
+    fn service(&mut self, name: &ObjectName) -> Option<&ServiceEntry> {
+        self.resolver.trace.reads(Dep::Backend(name.clone()));
+        self.view.service(name)
     }
 
-    /// What is wrong with the references of the newest release, when no stage has said so.
-    pub(crate) fn draft_references(&mut self, state: &ApiState<'_>) -> Vec<Problem> {
-        let Some(newest) = state.releases.last() else {
+    /// What is wrong with the references of the newest release, whether a stage serves it or not.
+    fn draft_references(&mut self) -> Vec<Problem> {
+        let Some(newest) = self.state.releases.last() else {
             return Vec::new();
         };
-        let Ok(draft) = self.draft(state, newest.number) else {
+        let Ok(draft) = self.draft(newest.number) else {
             return Vec::new();
         };
-        let service = service_of(&draft).filter(|it| !self.services.entries.contains_key(it));
-        self.group(state, &draft)
+        let missing = |service: &ObjectName| {
+            let there = self.service(service).is_some();
+            (!there).then(|| missing_service(service))
+        };
+        let service = service_of(&draft).and_then(missing);
+        self.group(&draft)
             .err()
             .into_iter()
-            .chain(service.map(missing_service))
+            .chain(service)
             .collect()
     }
 }
@@ -425,79 +569,84 @@ fn fill_path(text: &str, variables: &BTreeMap<String, String>) -> Result<PathTem
     }
 }
 
-fn claim(wish: &Wish, candidate: &Candidate) -> Claim<(usize, Stage, String)> {
-    Claim {
-        key: (
-            candidate.group,
-            wish.stage.clone(),
-            candidate.draft.shape.clone(),
+// === impl Contender ===
+
+/// Settles who publishes what. `contenders` are in order of seniority, and no other Api asks for anything in their groups. Answers
+/// stage by stage, in their order.
+pub(crate) fn settle(contenders: &[Contender<'_>], settings: &Settings) -> Vec<Vec<StageOutcome>> {
+    let wishes: Vec<(usize, &Wish)> = contenders
+        .iter()
+        .enumerate()
+        .flat_map(|(at, contender)| contender.wishes.iter().map(move |wish| (at, wish)))
+        .collect();
+    let mut groups: BTreeMap<&ObjectName, usize> = BTreeMap::new();
+    for group in wishes.iter().flat_map(|(_, wish)| wish.groups()) {
+        let next = groups.len();
+        groups.entry(group).or_insert(next);
+    }
+    let claim = |member: usize, stage, candidate: &'_ Arc<Candidate>| {
+        let group = groups[candidate.group()];
+        let key = (group, stage, candidate.draft.shape.clone());
+        Claim { key, group, member }
+    };
+    let entries: Vec<Entry<(usize, &Stage, String)>> = wishes
+        .iter()
+        .map(|(at, wish)| Entry {
+            wanted: wish.wanted.as_ref().map(|it| claim(*at, &wish.stage, it)),
+            held: wish.held.as_ref().map(|it| claim(*at, &wish.stage, it)),
+            holds: wish.holds,
+        })
+        .collect();
+    let outcomes = claims::settle(&entries, settings.limits.apis_per_group);
+    let mut settled: Vec<Vec<StageOutcome>> = contenders.iter().map(|_| Vec::new()).collect();
+    for ((at, wish), outcome) in wishes.iter().zip(outcomes) {
+        let owner = |entry: usize| contenders[wishes[entry].0].name;
+        let blocked = blocked(outcome, wish, owner, settings);
+        settled[*at].push(wish.settle(outcome, blocked));
+    }
+    settled
+}
+
+/// Why a wish was not granted.
+fn blocked<'n>(
+    outcome: Outcome,
+    wish: &Wish,
+    owner: impl Fn(usize) -> &'n ObjectName,
+    settings: &Settings,
+) -> Option<Problem> {
+    let wanted = wish.wanted.as_ref()?;
+    let group = wanted.group();
+    Some(match outcome.blocked? {
+        Blocked::Taken(entry) => Problem::new(
+            "spec.request.path",
+            Reason::Conflicted,
+            format!(
+                "{} {} of ApiGroup {group} is served by Api {} in stage {} already",
+                wanted.draft.api.method,
+                wanted.draft.api.path,
+                owner(entry),
+                wish.stage
+            ),
+            "use another path or method",
         ),
-        group: candidate.group,
-        member: wish.api,
-    }
+        Blocked::Full => Problem::new(
+            "spec.groupRef",
+            Reason::GroupFull,
+            format!(
+                "ApiGroup {group} has {} Apis already",
+                settings.limits.apis_per_group
+            ),
+            "use another group, or ask the platform team to raise the limit",
+        ),
+    })
 }
 
-// === impl Wish ===
-
-impl Wish {
-    fn settle(self, outcome: Outcome, blocked: Option<Problem>) -> StageOutcome {
-        StageOutcome {
-            api: self.api,
-            stage: self.stage,
-            chosen: match outcome.got {
-                Some(Got::Wanted) => self.wanted,
-                Some(Got::Held) => self.held,
-                None => None,
-            },
-            problem: blocked.or(self.problem),
-            told: self.told,
-        }
-    }
-}
-
-// === impl StageOutcome ===
-
-impl StageOutcome {
-    /// The release that calls reach.
-    fn serving(&self) -> Option<&Candidate> {
-        self.chosen.as_deref().filter(|it| it.is_usable())
-    }
-
-    fn status(&self, groups: &Groups<'_>) -> StageStatus {
-        let mut problem = self.problem.clone();
-        let Some(candidate) = self.serving() else {
-            return StageStatus {
-                problem,
-                ..StageStatus::default()
-            };
-        };
-        let api = &candidate.draft.api;
-        if let Some(problem) = &mut problem {
-            problem.message = format!(
-                "{}; release {} goes on in stage {}",
-                problem.message, api.release, self.stage
-            );
-        }
-        StageStatus {
-            release: Some(api.release),
-            hash: Some(api.hash.clone()),
-            group: Some(groups.entries[candidate.group].name.clone()),
-            service: service_of(&candidate.draft).cloned(),
-            address: Some(candidate.address.clone()),
-            problem,
-        }
-    }
-}
-
-/// What to remember of each Api, and a verdict on it. `outcomes` are those of this Api; `references` is what is wrong with its draft's
-/// references.
+/// What to remember of an Api, and a verdict on it.
 pub(crate) fn conclude(
-    state: &ApiState<'_>,
+    state: &ApiState,
     outcomes: &[StageOutcome],
-    references: Vec<Problem>,
-    groups: &Groups<'_>,
-    memory: &mut Memory,
-) -> Verdict {
+    references: &[Problem],
+) -> (Arc<ApiMemory>, Verdict) {
     let mut serving = state.served.clone();
     for served in serving.values_mut() {
         served.on = false;
@@ -508,7 +657,7 @@ pub(crate) fn conclude(
         stages: BTreeMap::new(),
     };
     for outcome in outcomes {
-        let stage = outcome.status(groups);
+        let stage = outcome.status();
         if let Some(release) = stage.release {
             serving.insert(outcome.stage.clone(), Served { release, on: true });
         }
@@ -523,44 +672,255 @@ pub(crate) fn conclude(
     for problem in references {
         let same = |it: &Problem| (it.reason, &it.field) == (problem.reason, &problem.field);
         if !problems.iter().any(same) {
-            problems.push(problem);
+            problems.push(problem.clone());
         }
     }
-    memory
-        .apis
-        .insert(state.name.clone(), state.memory(serving));
-    Verdict::judge(problems, &state.effect(), &[], Status::Api(status))
+    let verdict = Verdict::judge(problems, &state.effect(), &[], Status::Api(status));
+    (state.memory(serving), verdict)
 }
 
-/// Who goes through each BackendService, and who should and does not.
-pub(crate) fn service_usage(
-    states: &[ApiState<'_>],
-    outcomes: &[StageOutcome],
-    groups: &Groups<'_>,
-) -> BTreeMap<ObjectName, BackendServiceStatus> {
-    let mut used: BTreeMap<ObjectName, BackendServiceStatus> = BTreeMap::new();
-    for service in states.iter().filter_map(ApiState::drafted_service) {
-        used.entry(service).or_default().drafts += 1;
-    }
+/// What an Api adds to the usage of backend services.
+fn contribution(name: &ObjectName, state: &ApiState, outcomes: &[StageOutcome]) -> Contribution {
+    let mut adds = Contribution {
+        draft: state.drafted_service.clone(),
+        ..Contribution::default()
+    };
     for outcome in outcomes {
+        let stage = &outcome.stage;
         let serving = outcome.serving();
         if let Some(service) = serving.and_then(|it| service_of(&it.draft)) {
-            let stages = &mut used.entry(service.clone()).or_default().stages;
-            stages.entry(outcome.stage.clone()).or_default().apis += 1;
+            adds.served.push((service.clone(), stage.clone()));
         }
         let told = outcome.told.as_deref();
-        let service = told.and_then(service_of);
-        if let (Some(problem), Some(service), Some(told)) =
-            (outcome.status(groups).problem, service, told)
+        if let (Some(told), Some(service), Some(problem)) =
+            (told, told.and_then(service_of), outcome.status().problem)
         {
-            let stages = &mut used.entry(service.clone()).or_default().stages;
-            let stage = stages.entry(outcome.stage.clone()).or_default();
-            stage.failures.push(BackendFailure {
-                api: states[outcome.api].name.clone(),
+            let failure = BackendFailure {
+                api: name.clone(),
                 group: told.group.clone(),
                 problem,
-            });
+            };
+            adds.failed.push((service.clone(), stage.clone(), failure));
         }
     }
-    used
+    adds
+}
+
+// === impl Step ===
+
+impl Step<'_> {
+    /// Parses the Apis that are to be parsed.
+    pub(crate) fn parse_apis(&mut self) {
+        for name in std::mem::take(&mut self.dirty.drafts) {
+            let compiler = &mut *self.compiler;
+            let world = &mut compiler.world;
+            let Some(object) = self.objects.apis.get(&name) else {
+                let gone = world.apis.get_mut(&name);
+                let before = gone.map(|node| std::mem::take(&mut node.in_use));
+                self.note_use(&name, &before.unwrap_or_default(), &[]);
+                self.dirty.apis.insert(name);
+                continue;
+            };
+            let remembered = &compiler.memory.apis;
+            let state = releases::judge(&name, object, remembered, &compiler.settings);
+            let in_use = releases::in_use(&name, object, remembered);
+            let before = match world.apis.get_mut(&name) {
+                Some(node) => {
+                    node.state = state;
+                    std::mem::replace(&mut node.in_use, in_use.clone())
+                }
+                None => {
+                    let node = ApiNode {
+                        settled_age: state.age,
+                        state,
+                        drafts: Drafts::default(),
+                        wishes: Wishes::default(),
+                        outcomes: Vec::new(),
+                        in_use: in_use.clone(),
+                        counted: Contribution::default(),
+                    };
+                    world.apis.insert(name.clone(), node);
+                    let exists = Dep::Api(name.clone());
+                    self.dirty.fire(&exists, &world.readers);
+                    Vec::new()
+                }
+            };
+            self.note_use(&name, &before, &in_use);
+            self.dirty.apis.insert(name.clone());
+            self.dirty.told.insert(name);
+        }
+    }
+
+    /// Works out what the Apis that are to be looked at ask for, and settles it with all who ask for something in the same groups.
+    pub(crate) fn settle_routes(&mut self) {
+        let mut apis = BTreeSet::new();
+        let mut groups = Vec::new();
+        for name in std::mem::take(&mut self.dirty.apis) {
+            if !self.objects.apis.contains_key(&name) {
+                groups.extend(self.forget_api(&name));
+            } else if let Some(before) = self.wish(&name) {
+                groups.extend(before);
+                self.dirty.told.insert(name.clone());
+                apis.insert(name);
+            }
+        }
+        let apis = self.with_their_neighbours(apis, groups);
+        let world = &self.compiler.world;
+        let mut contenders: Vec<Contender<'_>> = apis
+            .iter()
+            .filter_map(|name| world.apis.get_key_value(name))
+            .map(|(name, node)| Contender {
+                name,
+                age: node.state.age,
+                wishes: &node.wishes.stages,
+            })
+            .collect();
+        contenders.sort_by_key(|it| (it.age, it.name));
+        let settled = settle(&contenders, &self.compiler.settings);
+        let names: Vec<ObjectName> = contenders.iter().map(|it| it.name.clone()).collect();
+        for (name, outcomes) in names.into_iter().zip(settled) {
+            self.take_outcomes(&name, outcomes);
+        }
+        self.tell_apis();
+    }
+
+    /// Works out what an Api asks for. When that is something else than before, answers the groups in which it asked.
+    fn wish(&mut self, name: &ObjectName) -> Option<Vec<ObjectName>> {
+        let compiler = &mut *self.compiler;
+        let world = &mut compiler.world;
+        let view = View::new(&world.groups, &world.services, &compiler.release_settings);
+        let certificates = Certificates {
+            objects: self.objects,
+            remembered: &compiler.memory.certificates,
+            settings: &compiler.settings,
+        };
+        let node = world.apis.get_mut(name)?;
+        let wishes = wishes(
+            name,
+            &node.state,
+            &mut node.drafts,
+            view,
+            certificates,
+            &mut world.judgements,
+        );
+        let id = ObjectId::new(Kind::Api, name);
+        world.readers.replace(&id, &node.wishes.deps, &wishes.deps);
+        let same = node.wishes.stages == wishes.stages && node.settled_age == node.state.age;
+        let same_references = node.wishes.references == wishes.references;
+        let before = std::mem::replace(&mut node.wishes, wishes);
+        if !same_references {
+            self.dirty.told.insert(name.clone());
+        }
+        if same {
+            node.wishes.stages = before.stages;
+            return None;
+        }
+        node.settled_age = node.state.age;
+        let groups = before.stages.iter().flat_map(Wish::groups);
+        Some(groups.cloned().collect())
+    }
+
+    /// An Api is gone. Answers the groups in which it asked for something.
+    fn forget_api(&mut self, name: &ObjectName) -> Vec<ObjectName> {
+        let world = &mut self.compiler.world;
+        let gone = world.apis.remove(name);
+        if let Some(gone) = &gone {
+            let id = ObjectId::new(Kind::Api, name);
+            world
+                .readers
+                .replace(&id, &gone.wishes.deps, &BTreeSet::new());
+            let exists = Dep::Api(name.clone());
+            self.dirty.fire(&exists, &world.readers);
+            self.count(name, &gone.counted, &Contribution::default());
+            for group in gone.outcomes.iter().filter_map(StageOutcome::group) {
+                self.publishes_otherwise(group.clone());
+            }
+        }
+        if replace(&mut self.compiler.memory.apis, name, None) {
+            self.remembers(Kind::Api, name);
+        }
+        self.tell(ObjectId::new(Kind::Api, name), None);
+        let stages = gone.iter().flat_map(|gone| &gone.wishes.stages);
+        stages.flat_map(Wish::groups).cloned().collect()
+    }
+
+    /// `apis` and all Apis that ask for something in the same groups, or in `groups`, and so on.
+    fn with_their_neighbours(
+        &self,
+        mut apis: BTreeSet<ObjectName>,
+        mut groups: Vec<ObjectName>,
+    ) -> BTreeSet<ObjectName> {
+        let world = &self.compiler.world;
+        let asked = |name: &ObjectName| {
+            let stages = world.apis.get(name).map(|node| &node.wishes.stages);
+            let groups = stages.into_iter().flatten().flat_map(Wish::groups);
+            groups.cloned().collect::<BTreeSet<_>>()
+        };
+        groups.extend(apis.iter().flat_map(asked));
+        let mut seen = BTreeSet::new();
+        while let Some(group) = groups.pop() {
+            let dep = Dep::Group(group.clone());
+            if !seen.insert(group) {
+                continue;
+            }
+            for api in world.readers.of_kind(&dep, Kind::Api) {
+                if !apis.contains(api) {
+                    apis.insert(api.clone());
+                    groups.extend(asked(api).into_iter().filter(|it| !seen.contains(it)));
+                }
+            }
+        }
+        apis
+    }
+
+    /// What an Api gets now.
+    fn take_outcomes(&mut self, name: &ObjectName, outcomes: Vec<StageOutcome>) {
+        let world = &mut self.compiler.world;
+        let Some(node) = world.apis.get_mut(name) else {
+            return;
+        };
+        if node.outcomes == outcomes {
+            return;
+        }
+        let before = std::mem::replace(&mut node.outcomes, outcomes);
+        let place = |it: &StageOutcome| Some((it.group()?.clone(), it.stage.clone()));
+        let then: BTreeSet<_> = before.iter().filter_map(place).collect();
+        let now: BTreeSet<_> = node.outcomes.iter().filter_map(place).collect();
+        if then != now {
+            let places = Dep::Api(name.clone());
+            self.dirty.fire(&places, &world.readers);
+            for (group, _) in then.symmetric_difference(&now) {
+                let members = Dep::Members(group.clone());
+                self.dirty.fire(&members, &world.readers);
+            }
+        }
+        let groups = then.into_iter().chain(now).map(|(group, _)| group);
+        self.dirty.published.extend(groups);
+        self.dirty.told.insert(name.clone());
+    }
+
+    fn publishes_otherwise(&mut self, group: ObjectName) {
+        let members = Dep::Members(group.clone());
+        self.dirty.fire(&members, &self.compiler.world.readers);
+        self.dirty.published.insert(group);
+    }
+
+    fn tell_apis(&mut self) {
+        for name in std::mem::take(&mut self.dirty.told) {
+            let Some(node) = self.compiler.world.apis.get_mut(&name) else {
+                continue;
+            };
+            let (memory, verdict) = conclude(&node.state, &node.outcomes, &node.wishes.references);
+            let counted = contribution(&name, &node.state, &node.outcomes);
+            let before = std::mem::take(&mut node.counted);
+            self.count(&name, &before, &counted);
+            if let Some(node) = self.compiler.world.apis.get_mut(&name) {
+                node.counted = counted;
+            }
+            if replace(&mut self.compiler.memory.apis, &name, Some(memory)) {
+                self.remembers(Kind::Api, &name);
+            }
+            self.tell(ObjectId::new(Kind::Api, &name), Some(verdict));
+        }
+    }
 }

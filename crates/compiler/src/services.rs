@@ -9,117 +9,131 @@ use paifang_model::{ObjectName, Stage};
 use paifang_resources::{BackendServiceSpec, DeletionPolicy, Kind};
 
 use crate::{
-    Accepted, BackendFailure, BackendServiceStatus, Memory, Objects, Problem, Reason, Settings,
-    Status, Verdict,
+    Accepted, BackendFailure, BackendServiceStatus, BackendStageStatus, Object, ObjectId, Problem,
+    Reason, Settings, Status, Verdict,
+    compile::Step,
+    graph::Dep,
     groups::keep,
-    memory::recall,
+    memory::{recall, replace},
     parse::{self, backend::Backend},
     settle::{InForce, Settled, effect, settle},
     target::{Referrer, Resolved, Resolver},
 };
 
 /// A backend service in force.
+#[derive(Debug)]
 pub(crate) struct ServiceEntry {
     /// What to call per stage.
     pub(crate) stages: BTreeMap<Stage, Resolved>,
-    accepted: Arc<Accepted<BackendServiceSpec>>,
+    pub(crate) accepted: Arc<Accepted<BackendServiceSpec>>,
 }
 
-/// All backend services.
-pub(crate) struct Services<'a> {
-    /// Those in force.
-    pub(crate) entries: BTreeMap<&'a ObjectName, ServiceEntry>,
-    problems: BTreeMap<&'a ObjectName, Vec<Problem>>,
+/// What is known of a BackendService.
+#[derive(Debug)]
+pub(crate) struct ServiceNode {
+    /// None when it is not in force.
+    pub(crate) entry: Option<ServiceEntry>,
+    pub(crate) problems: Vec<Problem>,
+    /// Whether which stages are in use plays a part.
+    guarded: bool,
+    deps: BTreeSet<Dep>,
+}
+
+/// The published Apis that go through a BackendService, by stage, as far as they are remembered.
+pub(crate) type InUse = BTreeMap<Stage, BTreeSet<ObjectName>>;
+
+/// Who goes through a BackendService now, and who should.
+#[derive(Debug, Default)]
+pub(crate) struct Usage {
+    drafts: u32,
+    stages: BTreeMap<Stage, StageUsage>,
+}
+
+#[derive(Debug, Default)]
+struct StageUsage {
+    apis: u32,
+    failures: BTreeMap<ObjectName, BackendFailure>,
+}
+
+/// What one Api adds to the usage of backend services.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Contribution {
+    /// What its draft names.
+    pub(crate) draft: Option<ObjectName>,
+    /// What its stages go through.
+    pub(crate) served: Vec<(ObjectName, Stage)>,
+    /// What its stages should go through and do not.
+    pub(crate) failed: Vec<(ObjectName, Stage, BackendFailure)>,
 }
 
 type Parsed = Settled<BackendServiceSpec, BTreeMap<Stage, Backend>>;
 
-/// Parses every BackendService and looks its references up.
-pub(crate) fn parse_all<'a>(
-    objects: &'a Objects,
-    memory: &Memory,
+/// Parses a BackendService and looks its references up.
+pub(crate) fn judge(
+    name: &ObjectName,
+    object: &Object<BackendServiceSpec>,
+    remembered: &BTreeMap<ObjectName, Arc<Accepted<BackendServiceSpec>>>,
     settings: &Settings,
-    resolver: &mut Resolver<'_>,
-) -> Services<'a> {
-    let in_use = stages_in_use(objects, memory);
-    let mut services = Services {
-        entries: BTreeMap::new(),
-        problems: BTreeMap::new(),
-    };
-    for (name, object) in &objects.backend_services {
-        let before = recall(&memory.backend_services, name, object.uid.as_deref());
-        let type_before = before.map(|before| before.spec.type_);
-        let mut settled = settle(object, before, settings, |spec, check| {
-            parse::backend_service::parse(name, spec, type_before, check)
+    in_use: Option<&InUse>,
+    mut resolver: Resolver<'_, '_>,
+) -> ServiceNode {
+    let before = recall(remembered, name, object.uid.as_deref());
+    let type_before = before.map(|before| before.spec.type_);
+    let mut settled = settle(object, before, settings, |spec, check| {
+        parse::backend_service::parse(name, spec, type_before, check)
+    });
+    let lost = lost_stages(&settled);
+    let guarded = !lost.is_empty();
+    guard_stages(lost, &mut settled, in_use);
+    let mut problems = std::mem::take(&mut settled.problems);
+    let entry =
+        merge(name, settled, &mut resolver, &mut problems).map(|(spec, stages)| ServiceEntry {
+            stages,
+            accepted: keep(before, object.uid.clone(), spec, BTreeSet::new()),
         });
-        guard_stages(name, &mut settled, &in_use);
-        let mut problems = std::mem::take(&mut settled.problems);
-        if let Some((spec, stages)) = merge(name, settled, resolver, &mut problems) {
-            let accepted = keep(before, object.uid.clone(), spec, BTreeSet::new());
-            services
-                .entries
-                .insert(name, ServiceEntry { stages, accepted });
-        }
-        services.problems.insert(name, problems);
+    ServiceNode {
+        entry,
+        problems,
+        guarded,
+        deps: resolver.trace.deps,
     }
-    services
 }
 
-/// (service, stage) that a published Api goes through.
-fn stages_in_use<'m>(objects: &Objects, memory: &'m Memory) -> BTreeSet<(ObjectName, &'m Stage)> {
-    let mut in_use = BTreeSet::new();
-    for (name, api) in &memory.apis {
-        let Some(object) = objects.apis.get(name) else {
-            continue;
-        };
-        for (stage, served) in api.serving.iter().filter(|(_, served)| served.on) {
-            let listed = object
-                .spec()
-                .is_none_or(|spec| spec.stages.contains_key(stage.as_str()));
-            let release = api.releases.iter().find(|it| it.number == served.release);
-            let service = release.and_then(|it| it.spec.backend.service_ref.as_ref());
-            if let (true, Some(service)) = (listed, service) {
-                let service = ObjectName::new(name.namespace.clone(), service.name.as_str());
-                in_use.insert((service, stage));
-            }
-        }
+/// The stages that an edit with `deletionPolicy: Block` takes away.
+fn lost_stages(settled: &Parsed) -> Vec<Stage> {
+    let (Some(edit), Some(last)) = (&settled.edit, &settled.last) else {
+        return Vec::new();
+    };
+    if edit.spec.deletion_policy != DeletionPolicy::Block {
+        return Vec::new();
     }
-    in_use
+    let lost = last.model.keys();
+    lost.filter(|stage| !edit.model.contains_key(*stage))
+        .cloned()
+        .collect()
 }
 
 /// `deletionPolicy: Block` refuses an edit that would take published Apis offline.
-fn guard_stages(name: &ObjectName, settled: &mut Parsed, in_use: &BTreeSet<(ObjectName, &Stage)>) {
-    let (Some(edit), Some(last)) = (&settled.edit, &settled.last) else {
-        return;
-    };
-    if edit.spec.deletion_policy != DeletionPolicy::Block {
-        return;
-    }
-    let lost: Vec<&Stage> = last
-        .model
-        .keys()
-        .filter(|stage| !edit.model.contains_key(*stage))
-        .filter(|stage| in_use.contains(&(name.clone(), *stage)))
-        .collect();
-    if lost.is_empty() {
-        return;
-    }
+fn guard_stages(lost: Vec<Stage>, settled: &mut Parsed, in_use: Option<&InUse>) {
     for stage in lost {
+        if !in_use.is_some_and(|it| it.contains_key(&stage)) {
+            continue;
+        }
         settled.problems.push(Problem::new(
             format!("spec.stages.{stage}"),
             Reason::StageInUse,
             "cannot be removed: published Apis go through it, and deletionPolicy is Block",
             "take the Apis offline in that stage first, or write `deletionPolicy: TakeOffline`",
         ));
+        settled.edit = None;
     }
-    settled.edit = None;
 }
 
 /// The edit; but a stage whose references do not resolve goes on as it was, if that still resolves.
 fn merge(
     name: &ObjectName,
     settled: Parsed,
-    resolver: &mut Resolver<'_>,
+    resolver: &mut Resolver<'_, '_>,
     problems: &mut Vec<Problem>,
 ) -> Option<(Arc<BackendServiceSpec>, BTreeMap<Stage, Resolved>)> {
     let (in_force, last) = match (settled.edit, settled.last) {
@@ -149,7 +163,7 @@ fn usable_before(
     name: &ObjectName,
     stage: &Stage,
     last: Option<&InForce<BackendServiceSpec, BTreeMap<Stage, Backend>>>,
-    resolver: &mut Resolver<'_>,
+    resolver: &mut Resolver<'_, '_>,
 ) -> Option<(paifang_resources::BackendConfig, Resolved)> {
     let last = last?;
     let resolved = resolve(name, stage, last.model.get(stage)?, resolver);
@@ -161,7 +175,7 @@ fn resolve(
     name: &ObjectName,
     stage: &Stage,
     backend: &Backend,
-    resolver: &mut Resolver<'_>,
+    resolver: &mut Resolver<'_, '_>,
 ) -> Resolved {
     let field = format!("spec.stages.{stage}");
     let from = Referrer {
@@ -172,39 +186,214 @@ fn resolve(
     resolver.resolve(from, backend)
 }
 
-// === impl Services ===
+// === impl Usage ===
 
-impl Services<'_> {
-    /// What to remember.
-    pub(crate) fn memory(&self) -> BTreeMap<ObjectName, Arc<Accepted<BackendServiceSpec>>> {
-        self.entries
-            .iter()
-            .map(|(name, entry)| ((*name).clone(), Arc::clone(&entry.accepted)))
-            .collect()
+impl Usage {
+    fn is_empty(&self) -> bool {
+        self.drafts == 0 && self.stages.is_empty()
     }
 
-    /// A verdict on each; `used` says who goes through it.
-    pub(crate) fn verdicts(
-        &self,
-        mut used: BTreeMap<ObjectName, BackendServiceStatus>,
-    ) -> impl Iterator<Item = (ObjectName, Verdict)> {
-        self.problems.iter().map(move |(name, problems)| {
-            let entry = self.entries.get(name);
-            let mut status = used.remove(*name).unwrap_or_default();
-            for stage in entry.into_iter().flat_map(|entry| entry.stages.keys()) {
-                status.stages.entry(stage.clone()).or_default();
-            }
-            for stage in status.stages.values_mut() {
-                let by_api = |a: &BackendFailure, b: &BackendFailure| a.api.cmp(&b.api);
-                stage.failures.sort_by(by_api);
-            }
-            let verdict = Verdict::judge(
-                problems.clone(),
-                effect(entry.is_some()),
-                &[],
-                Status::BackendService(status),
+    fn stage(&mut self, stage: &Stage) -> &mut StageUsage {
+        self.stages.entry(stage.clone()).or_default()
+    }
+
+    /// Forgets stages that nothing goes through.
+    fn tidy(&mut self) {
+        self.stages
+            .retain(|_, usage| usage.apis > 0 || !usage.failures.is_empty());
+    }
+
+    fn status(&self) -> BackendServiceStatus {
+        let stage = |usage: &StageUsage| BackendStageStatus {
+            apis: usage.apis,
+            failures: usage.failures.values().cloned().collect(),
+        };
+        BackendServiceStatus {
+            stages: self
+                .stages
+                .iter()
+                .map(|(name, usage)| (name.clone(), stage(usage)))
+                .collect(),
+            drafts: self.drafts,
+        }
+    }
+}
+
+// === impl Contribution ===
+
+impl Contribution {
+    fn services(&self) -> impl Iterator<Item = &ObjectName> {
+        let served = self.served.iter().map(|(service, _)| service);
+        let failed = self.failed.iter().map(|(service, _, _)| service);
+        self.draft.iter().chain(served).chain(failed)
+    }
+}
+
+// === impl ServiceNode ===
+
+impl ServiceNode {
+    /// Whether `self` means for others what `other` does.
+    fn means_the_same(&self, other: &Self) -> bool {
+        match (&self.entry, &other.entry) {
+            (Some(a), Some(b)) => a.stages == b.stages,
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
+    fn verdict(&self, usage: Option<&Usage>) -> Verdict {
+        let mut status = usage.map(Usage::status).unwrap_or_default();
+        for stage in self.entry.iter().flat_map(|entry| entry.stages.keys()) {
+            status.stages.entry(stage.clone()).or_default();
+        }
+        Verdict::judge(
+            self.problems.clone(),
+            effect(self.entry.is_some()),
+            &[],
+            Status::BackendService(status),
+        )
+    }
+}
+
+// === impl Step ===
+
+impl Step<'_> {
+    /// Parses and resolves the backend services that are to be.
+    pub(crate) fn resolve_services(&mut self) {
+        for name in std::mem::take(&mut self.dirty.services) {
+            let compiler = &mut *self.compiler;
+            let world = &mut compiler.world;
+            let remembered = &mut compiler.memory.backend_services;
+            let object = self.objects.backend_services.get(&name);
+            let node = object.map(|object| {
+                let certificates = crate::certificates::Certificates {
+                    objects: self.objects,
+                    remembered: &compiler.memory.certificates,
+                    settings: &compiler.settings,
+                };
+                let resolver = Resolver::new(certificates, &mut world.judgements);
+                let in_use = world.in_use.get(&name);
+                judge(
+                    &name,
+                    object,
+                    remembered,
+                    &compiler.settings,
+                    in_use,
+                    resolver,
+                )
+            });
+            let entry = node.as_ref().and_then(|node| node.entry.as_ref());
+            let is_new = replace(
+                remembered,
+                &name,
+                entry.map(|entry| Arc::clone(&entry.accepted)),
             );
-            ((*name).clone(), verdict)
-        })
+            let before = world.services.remove(&name);
+            let no_deps = BTreeSet::new();
+            world.readers.replace(
+                &ObjectId::new(Kind::BackendService, &name),
+                before.as_ref().map_or(&no_deps, |it| &it.deps),
+                node.as_ref().map_or(&no_deps, |it| &it.deps),
+            );
+            let same = match (&before, &node) {
+                (Some(before), Some(now)) => before.means_the_same(now),
+                (before, now) => before.is_none() && now.is_none(),
+            };
+            if let Some(node) = node {
+                world.services.insert(name.clone(), node);
+            }
+            if !same {
+                self.dirty.fire(&Dep::Backend(name.clone()), &world.readers);
+            }
+            if is_new {
+                self.remembers(Kind::BackendService, &name);
+            }
+            self.dirty.used.insert(name);
+        }
+    }
+
+    /// An Api goes through other stages of backend services than was known.
+    pub(crate) fn note_use(
+        &mut self,
+        api: &ObjectName,
+        before: &[(ObjectName, Stage)],
+        now: &[(ObjectName, Stage)],
+    ) {
+        if before == now {
+            return;
+        }
+        let world = &mut self.compiler.world;
+        for (service, stage) in before {
+            let Some(stages) = world.in_use.get_mut(service) else {
+                continue;
+            };
+            if let Some(apis) = stages.get_mut(stage) {
+                apis.remove(api);
+                if apis.is_empty() {
+                    stages.remove(stage);
+                }
+            }
+            if stages.is_empty() {
+                world.in_use.remove(service);
+            }
+        }
+        for (service, stage) in now {
+            let stages = world.in_use.entry(service.clone()).or_default();
+            stages.entry(stage.clone()).or_default().insert(api.clone());
+        }
+        for (service, _) in before.iter().chain(now) {
+            if world.services.get(service).is_some_and(|it| it.guarded) {
+                self.dirty.services.insert(service.clone());
+            }
+        }
+    }
+
+    /// Counts an Api otherwise than before.
+    pub(crate) fn count(&mut self, api: &ObjectName, before: &Contribution, now: &Contribution) {
+        if before == now {
+            return;
+        }
+        let usage = &mut self.compiler.world.usage;
+        if let Some(service) = &before.draft {
+            usage.entry(service.clone()).or_default().drafts -= 1;
+        }
+        for (service, stage) in &before.served {
+            let stage = usage.entry(service.clone()).or_default().stage(stage);
+            stage.apis -= 1;
+        }
+        for (service, stage, _) in &before.failed {
+            let stage = usage.entry(service.clone()).or_default().stage(stage);
+            stage.failures.remove(api);
+        }
+        if let Some(service) = &now.draft {
+            usage.entry(service.clone()).or_default().drafts += 1;
+        }
+        for (service, stage) in &now.served {
+            let stage = usage.entry(service.clone()).or_default().stage(stage);
+            stage.apis += 1;
+        }
+        for (service, stage, failure) in &now.failed {
+            let stage = usage.entry(service.clone()).or_default().stage(stage);
+            stage.failures.insert(api.clone(), failure.clone());
+        }
+        self.dirty.used.extend(before.services().cloned());
+        self.dirty.used.extend(now.services().cloned());
+    }
+
+    /// A verdict on each backend service that was parsed, or whose Apis are others.
+    pub(crate) fn tell_services(&mut self) {
+        for name in std::mem::take(&mut self.dirty.used) {
+            let world = &mut self.compiler.world;
+            if let Some(usage) = world.usage.get_mut(&name) {
+                usage.tidy();
+                if usage.is_empty() {
+                    world.usage.remove(&name);
+                }
+            }
+            let usage = world.usage.get(&name);
+            let node = world.services.get(&name);
+            let verdict = node.map(|node| node.verdict(usage));
+            self.tell(ObjectId::new(Kind::BackendService, &name), verdict);
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use crate::{Accepted, Object, Problem, Settings, Written, parse::Check};
 
 /// What is in force of an object.
+#[derive(Debug, Clone)]
 pub(crate) struct InForce<S, M> {
     /// As written.
     pub(crate) spec: Arc<S>,

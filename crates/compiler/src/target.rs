@@ -1,14 +1,17 @@
 //! Backends with their references resolved: what a gateway is told to call.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use paifang_model::{Address, ObjectName, Scheme};
 use paifang_resources::{GROUP, Kind};
-use paifang_snapshot::wire::{BackendTls, Endpoints, HttpTarget, MockTarget, Target, VpcTarget};
+use paifang_snapshot::wire::{
+    BackendTls, Endpoints, Group, HttpTarget, MockTarget, Target, VpcTarget,
+};
 
 use crate::{
-    Objects, Problem, Reason, Service, ServicePort, Settings,
-    certificates::{Certificates, Use},
+    Objects, Problem, Reason, Service, ServicePort,
+    certificates::{Certificates, Judged, Judgements, Use},
+    graph::{Dep, Trace},
     parse::{
         api::Sample,
         backend::{Backend, Source, Tls},
@@ -38,11 +41,10 @@ pub(crate) struct Referrer<'a> {
     pub(crate) field: &'a str,
 }
 
-/// Looks references up.
-pub(crate) struct Resolver<'a> {
-    pub(crate) objects: &'a Objects,
-    pub(crate) settings: &'a Settings,
+/// Looks references up, and records which.
+pub(crate) struct Resolver<'a, 't> {
     pub(crate) certificates: Certificates<'a>,
+    pub(crate) trace: Trace<'t>,
 }
 
 // === impl Resolved ===
@@ -89,7 +91,21 @@ impl Resolved {
 
 // === impl Resolver ===
 
-impl Resolver<'_> {
+impl<'a, 't> Resolver<'a, 't> {
+    pub(crate) fn new(certificates: Certificates<'a>, judgements: &'t mut Judgements) -> Self {
+        Self {
+            certificates,
+            trace: Trace::new(judgements),
+        }
+    }
+
+    /// What is known of the Secret `name` for this use.
+    pub(crate) fn judge(&mut self, name: &ObjectName, usage: Use) -> Arc<Judged> {
+        self.trace.reads(Dep::Secret(name.clone()));
+        let known = &mut *self.trace.judgements;
+        self.certificates.judge(name, usage, known)
+    }
+
     /// What `backend` means now. Never fails: what is missing makes a target that answers why.
     pub(crate) fn resolve(&mut self, from: Referrer<'_>, backend: &Backend) -> Resolved {
         match backend {
@@ -175,7 +191,7 @@ impl Resolver<'_> {
         let mut usable = true;
         for (key, secret, usage) in uses {
             let Some(secret) = secret else { continue };
-            let judged = self.certificates.judge(secret, usage);
+            let judged = self.judge(secret, usage);
             usable &= judged.is_usable();
             problems.extend(judged.problem(&format!("{field}.tls.{key}")));
         }
@@ -199,7 +215,7 @@ impl Resolver<'_> {
 
     /// Where the endpoints are, and the `Host` to send by default.
     fn endpoints(
-        &self,
+        &mut self,
         from: Referrer<'_>,
         field: &str,
         scheme: Scheme,
@@ -229,7 +245,9 @@ impl Resolver<'_> {
                 ),
             ));
         }
-        let service = self.objects.services.get(name).ok_or_else(|| {
+        self.trace.reads(Dep::Service(name.clone()));
+        let services = &self.certificates.objects.services;
+        let service = services.get(name).ok_or_else(|| {
             Problem::new(
                 format!("{field}.service.name"),
                 Reason::ServiceNotFound,
@@ -288,18 +306,20 @@ impl Resolver<'_> {
         };
         let address = Address::from_host_port(scheme, &format!("{external}:{port}"))
             .map_err(|error| refused(Reason::ServiceNotFound, error.to_string()))?;
-        if let Some(what) = self.settings.addresses.refusal(&address.host) {
+        if let Some(what) = self.certificates.settings.addresses.refusal(&address.host) {
             return Err(refused(Reason::AddressNotAllowed, format!("it is {what}")));
         }
         let host = address.authority();
         Ok((Endpoints::Fixed(vec![address]), host))
     }
 
-    fn is_granted(&self, from: Referrer<'_>, service: &ObjectName) -> bool {
-        self.objects
-            .reference_grants
-            .iter()
-            .filter(|(grant, _)| grant.namespace == service.namespace)
+    fn is_granted(&mut self, from: Referrer<'_>, service: &ObjectName) -> bool {
+        let namespace = &service.namespace;
+        self.trace.reads(Dep::Grants(namespace.clone()));
+        let grants = &self.certificates.objects.reference_grants;
+        grants
+            .range(ObjectName::new(namespace.clone(), "")..)
+            .take_while(|(grant, _)| grant.namespace == *namespace)
             .any(|(_, grant)| {
                 let who = grant.from.iter().any(|who| {
                     who.group == GROUP
@@ -350,32 +370,35 @@ fn shown(scheme: Scheme, source: &Source) -> String {
     }
 }
 
-/// Ready endpoints of the Services that `targets` name.
-pub(crate) fn ready_endpoints<'t>(
-    objects: &Objects,
-    targets: impl Iterator<Item = &'t Target>,
-) -> BTreeMap<(ObjectName, String), Vec<std::net::SocketAddr>> {
-    let mut found = BTreeMap::new();
-    for target in targets {
-        let Target::Vpc(VpcTarget {
+/// The Services whose endpoints a group calls, each with the name of its port.
+pub(crate) fn called_by(group: &Group) -> BTreeSet<(&ObjectName, &str)> {
+    let mut called = BTreeSet::new();
+    for backend in &group.backends {
+        if let Target::Vpc(VpcTarget {
             endpoints: Endpoints::Service { name, port },
             ..
-        }) = target
-        else {
-            continue;
-        };
-        let Some(service) = objects.services.get(name) else {
-            continue;
-        };
-        let mut ready: Vec<_> = service
-            .ports
-            .iter()
-            .filter(|known| known.name.as_deref().unwrap_or("") == port)
-            .flat_map(|known| known.ready.iter().copied())
-            .collect();
-        ready.sort();
-        ready.dedup();
-        found.insert((name.clone(), port.clone()), ready);
+        }) = &backend.target
+        {
+            called.insert((name, port.as_str()));
+        }
     }
-    found
+    called
+}
+
+/// Ready endpoints of a Service's port with this name; none when there is no such Service.
+pub(crate) fn ready_endpoints(
+    objects: &Objects,
+    name: &ObjectName,
+    port: &str,
+) -> Option<Vec<SocketAddr>> {
+    let service = objects.services.get(name)?;
+    let mut ready: Vec<_> = service
+        .ports
+        .iter()
+        .filter(|known| known.name.as_deref().unwrap_or("") == port)
+        .flat_map(|known| known.ready.iter().copied())
+        .collect();
+    ready.sort();
+    ready.dedup();
+    Some(ready)
 }

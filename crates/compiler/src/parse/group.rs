@@ -11,7 +11,7 @@ use super::{Check, text, variable};
 use crate::Reason;
 
 /// What an ApiGroup means.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Group {
     pub(crate) base_path: BasePath,
     pub(crate) instance: String,
@@ -28,7 +28,7 @@ pub(crate) struct Group {
 }
 
 /// Whose Apis may join.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Allowed {
     Same,
     All,
@@ -36,7 +36,7 @@ pub(crate) enum Allowed {
 }
 
 /// What the labels of a namespace must satisfy.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Requirement {
     In(String, BTreeSet<String>),
     NotIn(String, BTreeSet<String>),

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cases;
+mod changes;
 mod properties;
 mod refusals;
 mod sequences;

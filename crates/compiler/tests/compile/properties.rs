@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use paifang_compiler::{Compiled, Memory, compile};
+use paifang_compiler::{Compiled, Compiler, Memory, Touched, compile};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -220,13 +220,14 @@ fn two_thousand_apis_compile_quickly() {
     let started = Instant::now();
     let first = compile(&objects, &Memory::default(), &settings());
     let from_nothing = started.elapsed();
-    let mut compiler = paifang_compiler::Compiler::default();
-    compiler.compile(&objects, &first.memory, &settings());
+    let mut compiler = Compiler::new(first.memory.clone(), settings());
+    compiler.update(&objects, &Touched::default());
     let started = Instant::now();
-    let again = compiler.compile(&objects, &first.memory, &settings());
+    let update = compiler.update(&objects, &Touched::everything());
     let unchanged = started.elapsed();
     println!("2,000 Apis: {from_nothing:?} from nothing, {unchanged:?} again");
-    assert_eq!(again.snapshot, first.snapshot);
+    assert!(update.is_empty(), "{update:?}");
+    assert_eq!(*compiler.snapshot(), first.snapshot);
     assert_eq!(
         first
             .snapshot

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use paifang_compiler::{
-    CertificateFacts, Compiled, Condition, GrantFrom, GrantTo, Memory, Object, ObjectId, Objects,
-    Problem, Reason, ReferenceGrant, Secret, Service, ServicePort, Settings, Status, Verdict,
-    Written, compile,
+    CertificateFacts, Compiled, Compiler, Condition, GrantFrom, GrantTo, Kind, Memory, Object,
+    ObjectId, Objects, Problem, Reason, ReferenceGrant, Secret, Service, ServicePort, Settings,
+    Status, Touched, Update, Verdict, Written, compile,
 };
 use paifang_model::{ObjectName, Redacted};
 use paifang_snapshot::wire::{Certificate, Proof, Snapshot};
@@ -175,6 +175,106 @@ fn grant(document: &Value) -> ReferenceGrant {
             })
             .collect(),
     }
+}
+
+/// What is different between two folders.
+pub(crate) fn touched(before: &[Value], now: &[Value]) -> Touched {
+    let by_id = |documents: &[Value]| -> BTreeMap<String, Value> {
+        documents.iter().map(|it| (id(it), it.clone())).collect()
+    };
+    let (before, now) = (by_id(before), by_id(now));
+    let mut touched = Touched::default();
+    for key in before.keys().chain(now.keys()) {
+        if before.get(key) != now.get(key) {
+            touch(&mut touched, key);
+        }
+    }
+    touched
+}
+
+fn touch(touched: &mut Touched, id: &str) {
+    let (kind, name) = id.split_once(' ').expect("kind and name");
+    let name: ObjectName = name.parse().expect("a name");
+    match kind {
+        "Secret" => touched.secrets.insert(name),
+        "Service" => touched.services.insert(name),
+        "ReferenceGrant" => touched.reference_grants.insert(name),
+        "Namespace" => touched.namespaces.insert(name.name.to_string()),
+        _ => {
+            let kinds = Kind::ALL.iter();
+            let kind = kinds.copied().find(|it| it.name() == kind);
+            let kind = kind.expect("one of the six");
+            touched.objects.insert(ObjectId { kind, name })
+        }
+    };
+}
+
+/// Updates, and compares all that is known then, and all that the update says, with a compile from nothing but the memory.
+pub(crate) fn update_as(
+    compiler: &mut Compiler,
+    objects: &Objects,
+    touched: &Touched,
+    expected: &Compiled,
+) -> Update {
+    let memory = compiler.memory().clone();
+    let snapshot = compiler.snapshot().clone();
+    let verdicts = compiler.verdicts().clone();
+    let update = compiler.update(objects, touched);
+    let now = compiler.snapshot();
+    // Compared part by part first: a whole snapshot is too long to read.
+    assert_eq!(
+        differing(&now.groups, &expected.snapshot.groups),
+        BTreeMap::new(),
+        "{touched:?}"
+    );
+    let verdicts_now = compiler.verdicts();
+    assert_eq!(
+        differing(verdicts_now, &expected.verdicts),
+        BTreeMap::new(),
+        "{touched:?} not {:?}",
+        differing(&expected.verdicts, verdicts_now)
+    );
+    assert!(*now == expected.snapshot, "{touched:?}");
+    let memory_now = compiler.memory();
+    let keys = memory_now.changes(&expected.memory);
+    let shown = keys
+        .iter()
+        .map(|key| (memory_now.entry(key), expected.memory.entry(key)));
+    assert!(
+        keys.is_empty(),
+        "{touched:?}: {keys:?} {:?}",
+        shown.collect::<Vec<_>>()
+    );
+    assert_eq!(compiler.secrets_to_make(), expected.secrets_to_make);
+    // What was different, and only that, was said; the rest is the very same.
+    assert_eq!(update.groups, differing(&snapshot.groups, &now.groups));
+    assert_eq!(update.verdicts, differing(&verdicts, compiler.verdicts()));
+    for (id, verdict) in compiler.verdicts() {
+        let before = verdicts.get(id);
+        assert!(
+            update.verdicts.contains_key(id) || before.is_some_and(|it| Arc::ptr_eq(it, verdict))
+        );
+    }
+    let keys = compiler.memory().changes(&memory);
+    assert_eq!(update.memory, keys.into_iter().collect());
+    assert_eq!(update.unsettled, !update.memory.is_empty());
+    assert_eq!(update.apps, snapshot.apps != now.apps);
+    assert_eq!(update.credentials, snapshot.credentials != now.credentials);
+    let certificates = differing(&snapshot.certificates, &now.certificates);
+    assert_eq!(update.certificates, certificates.into_keys().collect());
+    let endpoints = differing(&snapshot.endpoints, &now.endpoints);
+    assert_eq!(update.endpoints, endpoints.into_keys().collect());
+    update
+}
+
+fn differing<K: Ord + Clone, V: PartialEq + Clone>(
+    before: &BTreeMap<K, V>,
+    now: &BTreeMap<K, V>,
+) -> BTreeMap<K, Option<V>> {
+    let keys = before.keys().chain(now.keys());
+    keys.filter(|key| before.get(*key) != now.get(*key))
+        .map(|key| (key.clone(), now.get(key).cloned()))
+        .collect()
 }
 
 /// Compiles documents from nothing.
