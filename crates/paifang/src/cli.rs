@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{call, check, controller, sign, standalone};
+use crate::{call, check, controller, gateway, sign, standalone};
 
 /// An API gateway that speaks the protocol of Alibaba Cloud API Gateway, and the tool for those who write and call its APIs.
 #[derive(Debug, Parser)]
@@ -25,6 +25,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Standalone(Box<standalone::Args>),
     Controller(Box<controller::Args>),
+    Gateway(Box<gateway::Args>),
     Check(Box<check::Args>),
     Call(Box<call::Args>),
     Sign(Box<sign::Args>),

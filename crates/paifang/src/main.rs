@@ -8,10 +8,12 @@ mod cli;
 mod client;
 mod controller;
 mod echo;
+mod gateway;
 mod listing;
 mod live;
 mod output;
 mod route;
+mod serving;
 mod settings;
 mod sign;
 mod standalone;
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Standalone(args) => standalone::run(&args),
         Command::Controller(args) => controller::run(&args),
+        Command::Gateway(args) => gateway::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Call(args) => call::run(&args),
         Command::Sign(args) => sign::run(&args),

@@ -2,20 +2,19 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    num::NonZeroUsize,
     path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
 
-use ipnet::IpNet;
-use paifang_gateway::{AccessLog, Connections, Drain, Settings};
-use paifang_proxy::{Limits, Timeouts, network::BackendPolicy};
+use paifang_gateway::Settings;
+use paifang_proxy::network::BackendPolicy;
 
 use crate::{
     live,
+    serving::Serving,
     settings::Meaning,
-    units::{Listen, Size, Time},
+    units::{Listen, Time},
 };
 
 /// Run a gateway on a folder of YAML: no cluster, no database
@@ -45,10 +44,6 @@ pub(crate) struct Args {
     /// Also start a backend that answers every request with what it received
     #[arg(long, value_name = "ADDR", num_args = 0..=1, require_equals = false, default_missing_value = "127.0.0.1:9000")]
     pub(crate) echo: Option<SocketAddr>,
-
-    /// Worker threads [default: one for each core]
-    #[arg(long, value_name = "N")]
-    workers: Option<NonZeroUsize>,
 
     /// Where the access log goes, one JSON object a line: stderr, stdout, off, or a file
     #[arg(long, value_name = "WHERE", default_value = "stderr")]
@@ -93,124 +88,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) meaning: Meaning,
 
-    /// Believe X-Forwarded-For from this network; repeat for several
-    #[arg(long, value_name = "CIDR", help_heading = "Platform settings")]
-    trust_proxy: Vec<IpNet>,
-
-    /// Request line and headers together
-    #[arg(
-        long,
-        value_name = "SIZE",
-        default_value = "8KiB",
-        help_heading = "Limits"
-    )]
-    max_head: Size,
-
-    /// Body of a request
-    #[arg(
-        long,
-        value_name = "SIZE",
-        default_value = "8MiB",
-        help_heading = "Limits"
-    )]
-    max_body: Size,
-
-    /// Fields of a form, and of a query
-    #[arg(long, value_name = "N", default_value_t = Limits::default().fields, help_heading = "Limits")]
-    max_fields: usize,
-
-    /// Headers of a backend's answer
-    #[arg(
-        long,
-        value_name = "SIZE",
-        default_value = "64KiB",
-        help_heading = "Limits"
-    )]
-    max_answer_head: Size,
-
-    /// Nonces remembered for 15 minutes, about 40 bytes each
-    #[arg(long, value_name = "N", default_value_t = Limits::default().nonces, help_heading = "Limits")]
-    max_nonces: usize,
-
-    /// Connections of clients, on each listener
-    #[arg(long, value_name = "N", default_value_t = Connections::default().per_listener, help_heading = "Limits")]
-    max_connections: usize,
-
-    /// Idle connections kept to each backend, by each worker
-    #[arg(long, value_name = "N", default_value_t = Limits::default().idle_per_backend, help_heading = "Limits")]
-    max_idle_backend: usize,
-
-    /// From the first byte of a request's head to its last
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "10s",
-        help_heading = "Timeouts"
-    )]
-    head_timeout: Time,
-
-    /// The whole of a body that must be read before it can be forwarded
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "60s",
-        help_heading = "Timeouts"
-    )]
-    body_timeout: Time,
-
-    /// A pause of the client inside a body, or in taking an answer
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "30s",
-        help_heading = "Timeouts"
-    )]
-    stall_timeout: Time,
-
-    /// A client's connection without a request
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "75s",
-        help_heading = "Timeouts"
-    )]
-    idle_timeout: Time,
-
-    /// A TLS handshake
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "10s",
-        help_heading = "Timeouts"
-    )]
-    handshake_timeout: Time,
-
-    /// Connecting to a backend
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "5s",
-        help_heading = "Timeouts"
-    )]
-    connect_timeout: Time,
-
-    /// An idle connection to a backend
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "25s",
-        help_heading = "Timeouts"
-    )]
-    backend_idle_timeout: Time,
-
-    /// At the end: requests in flight may take so long
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "60s",
-        help_heading = "Timeouts"
-    )]
-    drain_timeout: Time,
+    #[command(flatten)]
+    serving: Serving,
 
     /// At the end: go on for so long after /readyz says no, until a load balancer noticed
     #[arg(
@@ -234,53 +113,9 @@ impl Args {
             https: self.https.0,
             internal: self.internal.0,
             admin: self.admin.0,
-            workers: self.workers.unwrap_or(Settings::default().workers),
-            proxy: paifang_proxy::Settings {
-                limits: self.limits(),
-                timeouts: self.timeouts(),
-                trusted_proxies: self.trust_proxy.clone(),
-                backends: self.backends(),
-            },
-            access_log: match self.access_log.as_str() {
-                "stderr" => AccessLog::Stderr,
-                "stdout" => AccessLog::Stdout,
-                "off" => AccessLog::Off,
-                path => AccessLog::File(path.into()),
-            },
-            default_certificate: None,
-            drain: Drain {
-                lame_duck: self.lame_duck.0,
-                idle: Drain::default().idle,
-                deadline: self.drain_timeout.0,
-            },
-            connections: Connections {
-                per_listener: self.max_connections,
-                total: Connections::default().total.max(self.max_connections),
-            },
-        }
-    }
-
-    fn limits(&self) -> Limits {
-        let bytes = |size: Size| usize::try_from(size.0).unwrap_or(usize::MAX);
-        Limits {
-            head_bytes: bytes(self.max_head),
-            body_bytes: self.max_body.0,
-            fields: self.max_fields,
-            nonces: self.max_nonces,
-            idle_per_backend: self.max_idle_backend,
-            answer_head_bytes: bytes(self.max_answer_head),
-        }
-    }
-
-    fn timeouts(&self) -> Timeouts {
-        Timeouts {
-            head: self.head_timeout.0,
-            stall: self.stall_timeout.0,
-            body: self.body_timeout.0,
-            idle: self.idle_timeout.0,
-            handshake: self.handshake_timeout.0,
-            connect: self.connect_timeout.0,
-            backend_idle: self.backend_idle_timeout.0,
+            ..self
+                .serving
+                .gateway(self.backends(), &self.access_log, self.lame_duck)
         }
     }
 

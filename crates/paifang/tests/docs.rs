@@ -10,6 +10,7 @@ const INTRODUCTION: &str = "\
 <!-- Written by a test of crates/paifang; edit the help texts there and run it with UPDATE=1. -->
 
 One program, `paifang`. `standalone` is the gateway on one machine; `check`, `call` and `sign` are what an API team uses beside it.
+`controller` and `gateway` are what the chart runs in a cluster.
 
 - Exit codes: 0 when all is well; 1 when something is wrong with the input (for `check`: a problem was found); 2 for a mistake on the command
   line; `call` answers 4 for a status of 400 to 499 and 5 for one of 500 to 599.
@@ -27,6 +28,12 @@ Api start again at release 1.
 The admin port (loopback unless told otherwise) answers `GET` only: `/livez`, `/readyz` with the reason when it is not ready, `/metrics` for
 Prometheus, and `/config`, the configuration in service without secrets. Each request is one JSON object in the access log: id, group, Api,
 release, stage, App, status, error code with its cause, upstream, times and sizes; never a query, a header or a body.
+
+## What `gateway` keeps
+
+The folder of `--cache` holds the last good copy of everything that was published for it, secrets included, and is readable by its owner only.
+It is used when the API server cannot be reached at the start, and for each group whose newer state cannot be read. Each file says what its
+content hashes to: one that was cut short is not used. Deleting the folder costs nothing while the API server answers.
 ";
 
 fn help(arguments: &[&str]) -> String {
@@ -44,7 +51,14 @@ fn help(arguments: &[&str]) -> String {
 fn every_help_text_is_in_the_docs() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/tool.md");
     let mut text = INTRODUCTION.to_owned();
-    for command in ["standalone", "check", "call", "sign"] {
+    for command in [
+        "standalone",
+        "controller",
+        "gateway",
+        "check",
+        "call",
+        "sign",
+    ] {
         let help = help(&[command]);
         let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
         write!(

@@ -4,7 +4,14 @@ use crate::run::run;
 
 #[test]
 fn every_command_has_a_short_and_a_long_help_with_examples() {
-    for command in ["standalone", "check", "call", "sign"] {
+    for command in [
+        "standalone",
+        "controller",
+        "gateway",
+        "check",
+        "call",
+        "sign",
+    ] {
         let (short, long) = (run([command, "-h"]), run([command, "--help"]));
         assert_eq!((short.code, long.code), (0, 0), "{command}");
         assert!(short.out.len() < long.out.len(), "{command}");

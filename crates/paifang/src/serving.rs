@@ -1,0 +1,198 @@
+//! How requests are served, shared by `standalone` and `gateway`: limits, times, and whom to believe.
+
+use std::num::NonZeroUsize;
+
+use clap::Args;
+use ipnet::IpNet;
+use paifang_gateway::{AccessLog, Connections, Drain, Settings};
+use paifang_proxy::{Limits, Timeouts, network::BackendPolicy};
+
+use crate::units::{Size, Time};
+
+/// How requests are served.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Serving {
+    /// Worker threads [default: one for each core]
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZeroUsize>,
+
+    /// Believe X-Forwarded-For from this network; repeat for several
+    #[arg(long, value_name = "CIDR", help_heading = "Platform settings")]
+    trust_proxy: Vec<IpNet>,
+
+    /// Request line and headers together
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "8KiB",
+        help_heading = "Limits"
+    )]
+    max_head: Size,
+
+    /// Body of a request
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "8MiB",
+        help_heading = "Limits"
+    )]
+    max_body: Size,
+
+    /// Fields of a form, and of a query
+    #[arg(long, value_name = "N", default_value_t = Limits::default().fields, help_heading = "Limits")]
+    max_fields: usize,
+
+    /// Headers of a backend's answer
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "64KiB",
+        help_heading = "Limits"
+    )]
+    max_answer_head: Size,
+
+    /// Nonces remembered for 15 minutes, about 40 bytes each
+    #[arg(long, value_name = "N", default_value_t = Limits::default().nonces, help_heading = "Limits")]
+    max_nonces: usize,
+
+    /// Connections of clients, on each listener
+    #[arg(long, value_name = "N", default_value_t = Connections::default().per_listener, help_heading = "Limits")]
+    max_connections: usize,
+
+    /// Idle connections kept to each backend, by each worker
+    #[arg(long, value_name = "N", default_value_t = Limits::default().idle_per_backend, help_heading = "Limits")]
+    max_idle_backend: usize,
+
+    /// From the first byte of a request's head to its last
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "10s",
+        help_heading = "Timeouts"
+    )]
+    head_timeout: Time,
+
+    /// The whole of a body that must be read before it can be forwarded
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "60s",
+        help_heading = "Timeouts"
+    )]
+    body_timeout: Time,
+
+    /// A pause of the client inside a body, or in taking an answer
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "30s",
+        help_heading = "Timeouts"
+    )]
+    stall_timeout: Time,
+
+    /// A client's connection without a request
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "75s",
+        help_heading = "Timeouts"
+    )]
+    idle_timeout: Time,
+
+    /// A TLS handshake
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "10s",
+        help_heading = "Timeouts"
+    )]
+    handshake_timeout: Time,
+
+    /// Connecting to a backend
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "5s",
+        help_heading = "Timeouts"
+    )]
+    connect_timeout: Time,
+
+    /// An idle connection to a backend
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "25s",
+        help_heading = "Timeouts"
+    )]
+    backend_idle_timeout: Time,
+
+    /// At the end: requests in flight may take so long
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "60s",
+        help_heading = "Timeouts"
+    )]
+    drain_timeout: Time,
+}
+
+impl Serving {
+    /// For the gateway: everything but its listeners.
+    pub(crate) fn gateway(
+        &self,
+        backends: BackendPolicy,
+        access_log: &str,
+        lame_duck: Time,
+    ) -> Settings {
+        let default = Settings::default();
+        Settings {
+            workers: self.workers.unwrap_or(default.workers),
+            proxy: paifang_proxy::Settings {
+                limits: self.limits(),
+                timeouts: self.timeouts(),
+                trusted_proxies: self.trust_proxy.clone(),
+                backends,
+            },
+            access_log: match access_log {
+                "stderr" => AccessLog::Stderr,
+                "stdout" => AccessLog::Stdout,
+                "off" => AccessLog::Off,
+                path => AccessLog::File(path.into()),
+            },
+            drain: Drain {
+                lame_duck: lame_duck.0,
+                idle: Drain::default().idle,
+                deadline: self.drain_timeout.0,
+            },
+            connections: Connections {
+                per_listener: self.max_connections,
+                total: Connections::default().total.max(self.max_connections),
+            },
+            ..default
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        let bytes = |size: Size| usize::try_from(size.0).unwrap_or(usize::MAX);
+        Limits {
+            head_bytes: bytes(self.max_head),
+            body_bytes: self.max_body.0,
+            fields: self.max_fields,
+            nonces: self.max_nonces,
+            idle_per_backend: self.max_idle_backend,
+            answer_head_bytes: bytes(self.max_answer_head),
+        }
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            head: self.head_timeout.0,
+            stall: self.stall_timeout.0,
+            body: self.body_timeout.0,
+            idle: self.idle_timeout.0,
+            handshake: self.handshake_timeout.0,
+            connect: self.connect_timeout.0,
+            backend_idle: self.backend_idle_timeout.0,
+        }
+    }
+}
