@@ -207,6 +207,10 @@ def test_the_page_on_argo_cd_shows_the_script():
 # === dashboard ===
 
 
+# Metrics of a gateway that is in a cluster.
+IN_CLUSTER = {"paifang_stale_groups", "paifang_missing_parts", "paifang_config_from_cache", "paifang_services", "paifang_services_without_endpoints"}
+
+
 def wanted_metrics():
     """What the dashboard asks for, by name."""
     dashboard = json.loads(find(render(*EVERYTHING), "ConfigMap", "paifang-dashboard")["data"]["paifang.json"])
@@ -226,8 +230,8 @@ def exported_metrics(address):
 
 
 def test_the_dashboard_asks_gateways_for_metrics_that_exist(start, folder):
-    """test_helm.py asks a controller."""
-    wanted = {name for name in wanted_metrics() if not name.startswith("paifang_controller_")}
+    """test_helm.py asks a controller, and a gateway that is in a cluster."""
+    wanted = {name for name in wanted_metrics() if not name.startswith("paifang_controller_")} - IN_CLUSTER
     shutil.copytree(REPO / "config/07-domain-with-https", folder.path, dirs_exist_ok=True)
     gateway = start(folder)
     there = exported_metrics(f"127.0.0.1:{gateway.port('admin')}")

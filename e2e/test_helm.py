@@ -10,13 +10,15 @@ import selectors
 import shutil
 import subprocess
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 import yaml
 
 import paifang
 from paifang import REPO
-from test_charts import CHARTS, EVERYTHING, PATH, exported_metrics, wanted_metrics
+from test_charts import CHARTS, EVERYTHING, IN_CLUSTER, PATH, exported_metrics, wanted_metrics
 
 NAMESPACE = "paifang-system"
 START_SECONDS = 120
@@ -162,55 +164,90 @@ def impersonating(cluster, account, file):
     return {**os.environ, "KUBECONFIG": str(file)}
 
 
-def test_the_controller_can_do_its_work_with_its_permissions(installed, tmp_path):
-    """The real program, with the arguments that the chart gives it and the permissions of its account, until Apis are published."""
-    port = paifang.free_port()
-    arguments = installed.get("deployment", "paifang-controller")["spec"]["template"]["spec"]["containers"][0]["args"]
-    command = [paifang.binary(), *arguments, "--namespace", NAMESPACE, "--identity", "test", "--webhook=127.0.0.1:0", f"--admin=127.0.0.1:{port}"]
-    log = tmp_path / "controller.log"
-    with open(log, "wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                                   env=impersonating(installed, "paifang-controller", tmp_path / "kubeconfig"))
-    try:
+class Program:
+    """The real program beside the cluster, with the arguments that the chart gives it and the permissions of its account."""
+
+    def __init__(self, cluster, account, deployment, folder, *more):
+        self.port, self.log = paifang.free_port(), folder / f"{account}.log"
+        arguments = cluster.get("deployment", deployment)["spec"]["template"]["spec"]["containers"][0]["args"]
+        command = [paifang.binary(), *arguments, f"--namespace={NAMESPACE}", f"--admin=127.0.0.1:{self.port}", *more]
+        with open(self.log, "wb") as out:
+            self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                                            env=impersonating(cluster, account, folder / f"{account}.kubeconfig"))
+
+    def check(self, truth, what=""):
+        assert self.process.poll() is None, f"it ended\n{self.log.read_text()}"
+        assert truth, f"{what}\n{self.log.read_text()}"
+
+    def metrics(self):
+        return exported_metrics(f"127.0.0.1:{self.port}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=90)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+
+def test_controller_and_gateway_can_do_their_work_with_their_permissions(installed, tmp_path):
+    """An Api from nothing to an answered call, edited, and taken away again; nothing of it is forbidden."""
+    http = paifang.free_port()
+    gateway_arguments = ["--pod=gateway-0", "--pod-ip=127.0.0.1", f"--cache={tmp_path / 'cache'}", "--report=127.0.0.1:0", f"--http=127.0.0.1:{http}",
+                         "--https=127.0.0.1:0", "--internal=127.0.0.1:0", "--lame-duck=0s", "--drain-timeout=1s"]
+    with (Program(installed, "paifang-controller", "paifang-controller", tmp_path, "--identity=test", "--webhook=127.0.0.1:0") as controller,
+          Program(installed, "paifang-gateway", "paifang-gateway-default", tmp_path, *gateway_arguments) as gateway):
         installed.run("kubectl", "create", "namespace", "team")
         installed.run("kubectl", "apply", "--namespace", "team", "--filename", REPO / "config/quickstart")
 
+        def names(kind, namespace=NAMESPACE):
+            return {o["metadata"]["name"] for o in installed.get(kind, namespace=namespace)["items"]}
+
         def published():
-            assert process.poll() is None, log.read_text()
-            conditions = installed.get("api.paifang.dev", "hello", namespace="team")["status"]["conditions"]
-            assert {c["type"]: c["status"] for c in conditions}["Accepted"] == "True", log.read_text()
-            names = [o["metadata"]["name"] for o in installed.get("configmaps")["items"]]
-            assert [name for name in names if name.startswith("paifang-group-")], log.read_text()
-            assert [name for name in names if name.startswith("paifang-part-")], log.read_text()
-            assert installed.get("controllerrevisions", namespace="team")["items"], log.read_text()
-            secrets = {o["metadata"]["name"] for o in installed.get("secrets")["items"]}
-            assert secrets >= {"paifang-ca", "paifang-gateway-tls", "paifang-controller-tls", "paifang-webhook-tls", "paifang-apps"}, log.read_text()
+            status = installed.get("api.paifang.dev", "hello", namespace="team")["status"]
+            controller.check({c["type"]: c["status"] for c in status["conditions"]}["Accepted"] == "True", status)
+            maps = names("configmaps")
+            controller.check(any(name.startswith("paifang-group-") for name in maps) and any(name.startswith("paifang-part-") for name in maps), maps)
+            controller.check(names("controllerrevisions", "team"), "no release")
+            internal = {"paifang-ca", "paifang-gateway-tls", "paifang-controller-tls", "paifang-webhook-tls", "paifang-apps"}
+            controller.check(names("secrets") >= internal, internal - names("secrets"))
             hook = installed.get("validatingwebhookconfiguration", "paifang")["webhooks"][0]
-            assert hook["clientConfig"].get("caBundle"), log.read_text()
+            controller.check(hook["clientConfig"].get("caBundle"), hook)
+
+        def answers(expected):
+            request = urllib.request.Request(f"http://127.0.0.1:{http}/hello", headers={"Host": "demo.localtest"})
+            try:
+                with urllib.request.urlopen(request, timeout=5) as answer:
+                    said = answer.read().decode().strip()
+            except urllib.error.HTTPError as error:
+                said = error.code
+            except OSError as error:
+                said = error
+            gateway.check(said == expected, f"{said!r}")
 
         eventually(published)
-        # An edit, and the end of all of it: updates and deletions are permitted too.
+        eventually(lambda: answers('{"hello":"world"}'))
         patch = json.dumps({"spec": {"backend": {"mock": {"body": "changed"}}}})
         installed.run("kubectl", "patch", "api.paifang.dev", "hello", "--namespace", "team", "--type=merge", "--patch", patch)
-
-        def edited():
-            assert installed.get("api.paifang.dev", "hello", namespace="team")["status"]["latestRelease"] == 2, log.read_text()
-
-        eventually(edited)
+        eventually(lambda: answers("changed"))
         installed.run("kubectl", "delete", "apis.paifang.dev,apigroups.paifang.dev", "--all", "--namespace", "team")
+        eventually(lambda: answers(404))
 
         def collected():
-            names = [o["metadata"]["name"] for o in installed.get("configmaps")["items"]]
-            assert not [name for name in names if name.startswith("paifang-group-")], log.read_text()
+            left = [name for name in names("configmaps") if name.startswith("paifang-group-")]
+            controller.check(not left, left)
 
         eventually(collected)
         wanted = {name for name in wanted_metrics() if name.startswith("paifang_controller_")}
-        there = exported_metrics(f"127.0.0.1:{port}")
-        assert len(wanted) >= 8 and wanted <= there, f"the controller has no {sorted(wanted - there)}"
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-    assert "forbidden" not in log.read_text().lower()
+        assert len(wanted) >= 8 and wanted <= controller.metrics(), f"the controller has no {sorted(wanted - controller.metrics())}"
+        assert IN_CLUSTER <= wanted_metrics()
+        assert IN_CLUSTER <= gateway.metrics(), f"the gateway has no {sorted(IN_CLUSTER - gateway.metrics())}"
+    for program in (controller, gateway):
+        assert "forbidden" not in program.log.read_text().lower(), program.log.read_text()
 
 
 # === upgrades ===
