@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::{
     Kubectl, Net, http,
     pki::Pki,
-    process::Process,
+    process::{Process, Program},
     program, repository,
     state::{State, random_name},
     wait,
@@ -76,26 +76,13 @@ impl Ports {
         plain: 8001,
     };
 
-    /// Free ones on the loopback, outside the range from which the system takes ports for clients: an API server that is started again finds
-    /// its port free.
-    fn free() -> Result<Self> {
-        let mut taken = Vec::new();
-        let mut free = || -> Result<u16> {
-            for _ in 0..1000 {
-                let port = 20_000 + u16::from_str_radix(&random_name()?[..4], 16)? % 12_000;
-                if !taken.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
-                {
-                    taken.push(port);
-                    return Ok(port);
-                }
-            }
-            bail!("no free port between 20000 and 32000")
-        };
+    fn free(net: &Net) -> Result<Self> {
+        let [etcd, etcd_peers, api, plain] = net.free_ports()?;
         Ok(Self {
-            etcd: free()?,
-            etcd_peers: free()?,
-            api: free()?,
-            plain: free()?,
+            etcd,
+            etcd_peers,
+            api,
+            plain,
         })
     }
 }
@@ -135,7 +122,7 @@ impl ControlPlane {
     /// Everything that is needed to start, in files.
     pub(crate) fn prepare(state: State, net: Net) -> Result<Self> {
         let (address, ports) = match net {
-            Net::Host => (IpAddr::from(Ipv4Addr::LOCALHOST), Ports::free()?),
+            Net::Host => (IpAddr::from(Ipv4Addr::LOCALHOST), Ports::free(&net)?),
             Net::Namespace(_) => (IpAddr::from(NODE_ADDRESS), Ports::USUAL),
         };
         let pki = Pki::create(&state)?;
@@ -213,6 +200,12 @@ impl ControlPlane {
         &self.admin
     }
 
+    /// The folder in which everything about it is, but sockets. It goes with it.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        self.state.path("")
+    }
+
     /// The network it is in.
     #[must_use]
     pub fn net(&self) -> &Net {
@@ -257,6 +250,14 @@ impl ControlPlane {
     #[must_use]
     pub fn plain(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.ports.plain).into()
+    }
+
+    /// Starts a program of the test's own, which ends with this control plane. Its output goes to `logs/NAME.log` beside the others'; `name` is unique.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn(&self, name: &str, command: std::process::Command) -> Result<Program> {
+        Program::start(&self.state, name, command)
     }
 
     /// One request to the API server as an administrator; the answer's object. `Value::Null` sends no body.
@@ -583,11 +584,18 @@ impl ControlPlane {
     /// # Errors
     /// The API server refuses one, as it does when they are there.
     pub fn install_definitions(&self) -> Result<()> {
-        let folder = repository().join("crds");
+        self.install_folder(&repository().join("crds"))
+    }
+
+    /// As [`ControlPlane::install_definitions`], for the files of another folder.
+    ///
+    /// # Errors
+    /// The API server refuses one, as it does when they are there.
+    pub fn install_folder(&self, folder: &std::path::Path) -> Result<()> {
         let mut client = self.client();
         let mut lists = Vec::new();
         for entry in
-            fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?
+            fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?
         {
             let path = entry?.path();
             if path.extension().is_none_or(|extension| extension != "yaml") {

@@ -3,6 +3,7 @@
 //! - [`ControlPlane`]: etcd and kube-apiserver on loopback ports of their own, ready in seconds. For nearly all tests of a controller.
 //! - [`Node`]: the whole of it in a network namespace of its own, with kubelet, containerd, kube-proxy, real pods and Services.
 //! - [`Image`]: container images, built from files of ours (no registry can be reached).
+//! - [`ArgoCd`]: the real application-controller and repo-server beside either, on a [`GitRepository`].
 //! - [`load`]: bounded HTTP load that reports every failure with its time.
 //! - [`eventually`]: waiting for something to become true, with the last answer in the message when it does not.
 //!
@@ -12,6 +13,7 @@
 //!
 //! Only ever a development dependency: the product does not know this crate.
 
+mod argocd;
 mod control_plane;
 pub mod http;
 mod image;
@@ -33,11 +35,13 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+pub use argocd::{Application, ArgoCd, GitRepository};
 pub use control_plane::ControlPlane;
 pub use image::Image;
 pub use kubectl::Kubectl;
 pub use net::Net;
 pub use node::{Node, kept};
+pub use process::Program;
 pub use rustix::process::Signal;
 
 /// The root of this repository.

@@ -11,6 +11,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::state::State;
 
+/// A program of a test's own that belongs to a cluster: it ends when the cluster does, however that ends. See
+/// [`ControlPlane::spawn`](crate::ControlPlane::spawn).
+#[derive(Debug)]
+pub struct Program(Process);
+
 /// A process that a cluster consists of.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -18,6 +23,60 @@ pub(crate) struct Process {
     child: Child,
     record: PathBuf,
     log: PathBuf,
+}
+
+// === impl Program ===
+
+impl Program {
+    pub(crate) fn start(state: &State, name: &str, command: Command) -> Result<Self> {
+        Process::start(state, name, command).map(Self)
+    }
+
+    /// Sends a signal, as in `Signal::STOP`.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.0.signal(signal)
+    }
+
+    /// Ends it at once, as a crash would.
+    ///
+    /// # Errors
+    /// The system does not let it be ended.
+    pub fn kill(self) -> Result<()> {
+        self.0.kill()
+    }
+
+    /// Waits until it has ended by itself, after a signal; whether it said that all was well.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn wait(mut self) -> Result<bool> {
+        let status = self.0.child.wait()?;
+        let _ = fs::remove_file(&self.0.record);
+        Ok(status.success())
+    }
+
+    /// Everything it has written.
+    #[must_use]
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.0.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Says why it ended, with its last lines, if it has.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn must_run(&mut self) -> Result<()> {
+        self.0.must_run()
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.0.child.id()
+    }
 }
 
 // === impl Process ===
