@@ -198,7 +198,8 @@ def test_controller_and_gateway_can_do_their_work_with_their_permissions(install
     """An Api from nothing to an answered call, edited, and taken away again; nothing of it is forbidden."""
     http = paifang.free_port()
     gateway_arguments = ["--pod=gateway-0", "--pod-ip=127.0.0.1", f"--cache={tmp_path / 'cache'}", "--report=127.0.0.1:0", f"--http=127.0.0.1:{http}",
-                         "--https=127.0.0.1:0", "--internal=127.0.0.1:0", "--lame-duck=0s", "--drain-timeout=1s"]
+                         "--https=127.0.0.1:0", "--internal=127.0.0.1:0"]
+    installed.upgrade("instanceDefaults.lameDuckSeconds=0,instanceDefaults.drainTimeoutSeconds=1")
     with (Program(installed, "paifang-controller", "paifang-controller", tmp_path, "--identity=test", "--webhook=127.0.0.1:0") as controller,
           Program(installed, "paifang-gateway", "paifang-gateway-default", tmp_path, *gateway_arguments) as gateway):
         installed.run("kubectl", "create", "namespace", "team")
