@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, fmt};
 
-use granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
+use granit_parser::{Event, Options, Parser, ScalarStyle, Span, Tag};
 use serde_json::{Map, Number};
 
 /// A place in a file, both counted from 1; the column counts characters.
@@ -60,8 +60,11 @@ const MAX_REPEATED: usize = 100_000;
 /// # Errors
 /// The first mistake, with its place.
 pub(crate) fn parse(text: &str) -> Result<Vec<Node>, InvalidYaml> {
+    // Another crate of the same program may turn comments on for all of it; as events they would end a document early.
+    let mut options = Options::default();
+    options.set_emit_comments(false);
     let mut reader = Reader {
-        events: Parser::new_from_str(text),
+        events: Parser::new_from_str_with_options(text, options),
         anchors: HashMap::new(),
         repeated: 0,
     };
