@@ -144,8 +144,12 @@ setup_cluster() {
   go_program cluster ./pod paifang-pod
 }
 
-# Argo CD's controller and repo-server in one (e2e/argocd).
-setup_argocd() { go_program argocd . paifang-argocd "" "about three minutes"; }
+# Argo CD's controller and repo-server in one (e2e/argocd), and its definitions beside it.
+setup_argocd() {
+  go_program argocd . paifang-argocd "" "about three minutes"
+  mkdir -p "$cache/argocd-crds"
+  install -m 0644 "$(cd "$root/e2e/argocd" && go list -m -f '{{.Dir}}' github.com/argoproj/argo-cd/v3)"/manifests/crds/*-crd.yaml "$cache/argocd-crds"
+}
 
 setup_quick() {
   setup_debian curl:curl openssl:openssl h2load:nghttp2-client gcc:build-essential cmake:cmake java:default-jdk-headless javac:default-jdk-headless \

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd as _,
     path::{Path, PathBuf},
     process::Command,
@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::run;
+use crate::{run, state::random_name};
 
 /// A network: that of the machine, or a namespace.
 #[derive(Clone, Debug)]
@@ -126,6 +126,26 @@ impl Net {
     pub fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
         self.inside(|| TcpListener::bind(address))
             .map_err(io::Error::other)?
+    }
+
+    /// Ports of the loopback that are free, outside the range from which the system takes ports for clients: a server that is started again
+    /// finds its port free.
+    ///
+    /// # Errors
+    /// There are none.
+    pub fn free_ports<const N: usize>(&self) -> Result<[u16; N]> {
+        let mut ports = [0; N];
+        for at in 0..N {
+            let free = (0..1000).find_map(|_| {
+                let port =
+                    20_000 + u16::from_str_radix(random_name().ok()?.get(..4)?, 16).ok()? % 12_000;
+                let is_free = !ports.contains(&port)
+                    && self.listen((Ipv4Addr::LOCALHOST, port).into()).is_ok();
+                is_free.then_some(port)
+            });
+            ports[at] = free.context("no free port between 20000 and 32000")?;
+        }
+        Ok(ports)
     }
 
     /// Makes a port of this network reachable on the machine's loopback, for clients that cannot enter; its address there. Lasts as

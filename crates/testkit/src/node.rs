@@ -125,7 +125,7 @@ impl Node {
     /// The folder in which everything about it is, but sockets.
     #[must_use]
     pub fn folder(&self) -> PathBuf {
-        self.plane.state.path("")
+        self.plane.folder()
     }
 
     /// A command in the node's network, with KUBECONFIG set: `curl`, `helm`, a program of ours.
