@@ -111,8 +111,10 @@ fn write_run(node: &Node) -> Result<PathBuf> {
     let path = node.folder().join("run");
     let text = format!(
         "#!/bin/sh\n# Runs a command in the cluster's network, as its administrator.\n\
-         export KUBECONFIG={} PATH={}:$PATH\nexec nsenter --net=/run/netns/{} -- \"$@\"\n",
+         export KUBECONFIG={} KUBECACHEDIR={} PATH={}:$PATH\nexec nsenter --net=/run/netns/{} -- \"$@\"\n",
         node.plane().kubeconfig().display(),
+        // Not the user's: every cluster of ours has the same address.
+        node.folder().join("kubectl").display(),
         repository().join(".cache/bin").display(),
         node.netns()
     );
