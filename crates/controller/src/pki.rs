@@ -406,6 +406,8 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 #[cfg(test)]
+mod cluster_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
