@@ -226,9 +226,10 @@ impl Node {
             .as_array()
             .map(Vec::as_slice)
             .unwrap_or_default();
+        let number = port.parse::<u16>().unwrap_or_default();
         let wanted = ports
             .iter()
-            .find(|entry| text(&entry["name"]) == port || entry["port"].to_string() == port);
+            .find(|entry| text(&entry["name"]) == port || entry["port"] == number);
         let number = wanted
             .and_then(|entry| entry["port"].as_u64())
             .with_context(|| format!("Service {name} has no port {port}"))?;

@@ -1,8 +1,15 @@
 //! A whole node: real pods behind real Services, and nothing left of them.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
-use std::{collections::BTreeSet, fs, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use paifang_testkit::{Image, Node, Signal, eventually, load::Load, run};
 use serde_json::Value;
@@ -76,8 +83,7 @@ fn both_pods_answer_through_the_service(node: &Node, namespace: &str) {
     assert_eq!(answering.len(), 2, "{answering:?}");
     // Clients that can only use the machine's network.
     let outside = node.net().forward(service).unwrap();
-    let text = run(std::process::Command::new("curl").args(["-sS", &format!("http://{outside}/")]))
-        .unwrap();
+    let text = run(Command::new("curl").args(["-sS", &format!("http://{outside}/")])).unwrap();
     assert!(text.contains(r#""pod":"echo-"#), "{text}");
 }
 
@@ -167,22 +173,78 @@ fn a_crash_is_seen_by_the_load(node: &Node, namespace: &str) {
 
 fn everything_goes(node: Node) {
     let (folder, netns) = (node.folder(), node.netns());
-    let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
     drop(node);
+    assert_eq!(left_of(&folder, &netns), [""; 0]);
+}
+
+/// What [`a_killed_node_is_cleaned_up`] runs and kills.
+#[test]
+#[ignore = "waits to be killed"]
+fn hold_a_node() {
+    let node = Node::start().unwrap();
+    node.load(&Image::echo().unwrap()).unwrap();
+    node.plane().apply("default", ECHO).unwrap();
+    node.admin()
+        .wait("default", "deployment/echo", "condition=Available", MINUTE)
+        .unwrap();
+    println!("node={} {}", node.netns(), node.folder().display());
+    std::thread::sleep(5 * MINUTE);
+}
+
+#[test]
+fn a_killed_node_is_cleaned_up() {
+    let mut holder = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "hold_a_node", "--ignored", "--nocapture"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(holder.stdout.take().unwrap()).lines();
+    let said = lines
+        .map_while(Result::ok)
+        .find_map(|line| Some(line.split_once("node=")?.1.to_owned()))
+        .unwrap();
+    let (netns, folder) = said.split_once(' ').unwrap();
+    assert!(
+        left_of(Path::new(folder), netns).len() > 20,
+        "the test would see it"
+    );
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    eventually("nothing is left", MINUTE, || {
+        match left_of(Path::new(folder), netns) {
+            left if left.is_empty() => Ok(()),
+            left => Err(format!("{left:#?}")),
+        }
+    });
+}
+
+/// Processes, mounts, namespaces, control groups and folders of a node.
+fn left_of(folder: &Path, netns: &str) -> Vec<String> {
+    let name = folder.file_name().unwrap().to_str().unwrap();
+    let run = Path::new("/run/paifang").join(name);
+    let mut left = Vec::new();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(!mounts.contains(&name), "{mounts}");
-    assert!(!Path::new("/run/netns").join(&netns).exists());
-    assert!(!Path::new("/run/paifang").join(&name).exists());
-    assert!(!folder.exists());
-    for entry in fs::read_dir("/sys/fs/cgroup").unwrap() {
-        assert!(!entry.unwrap().path().join(&netns).exists());
-    }
+    left.extend(
+        mounts
+            .lines()
+            .filter(|line| line.contains(name))
+            .map(str::to_owned),
+    );
+    let groups = fs::read_dir("/sys/fs/cgroup")
+        .unwrap()
+        .map(|entry| entry.unwrap().path().join(netns));
+    let paths = groups.chain([folder.to_owned(), run, Path::new("/run/netns").join(netns)]);
+    left.extend(
+        paths
+            .filter(|path| path.exists())
+            .map(|path| path.display().to_string()),
+    );
     for entry in fs::read_dir("/proc").unwrap() {
         let line = fs::read(entry.unwrap().path().join("cmdline")).unwrap_or_default();
-        assert!(
-            !String::from_utf8_lossy(&line).contains(&name),
-            "{}",
-            String::from_utf8_lossy(&line)
-        );
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains(name) {
+            left.push(line);
+        }
     }
+    left
 }
