@@ -673,10 +673,10 @@ impl Brain {
         if failed {
             self.metrics.publish_failed();
         }
-        let mut again = BTreeSet::new();
         for found in outcome.there {
-            again.extend(self.shelf.there(found));
+            self.shelf.was_written(found);
         }
+        let mut again = BTreeSet::new();
         for (type_, name) in outcome.gone {
             again.extend(self.shelf.gone(type_, &name));
         }

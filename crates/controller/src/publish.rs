@@ -27,7 +27,7 @@ use paifang_snapshot::{
 use crate::{
     fleet::Fleet,
     lease::Leading,
-    names::{self, Content, PartKind, Published, Type},
+    names::{self, Content, PartKind, Publishable as _, Published, Type},
     said, store,
 };
 
@@ -169,6 +169,14 @@ impl Shelf {
         };
         self.there.insert(id, there);
         again
+    }
+
+    /// An object was written by us. What the watch has shown since is newer and stays.
+    pub(crate) fn was_written(&mut self, written: Published) {
+        let known = self.there.get(&(written.type_, written.name.clone()));
+        if known.is_none_or(|known| is_newer(&written.version, &known.version)) {
+            self.there(written);
+        }
     }
 
     /// An object is gone. Answers what must be published again because of it.
@@ -362,6 +370,15 @@ impl Shelf {
     }
 }
 
+/// Whether a resourceVersion is later than another. The API server's are numbers that grow.
+fn is_newer(version: &str, than: &str) -> bool {
+    let number = |text: &str| text.parse::<u64>().ok();
+    match (number(version), number(than)) {
+        (Some(version), Some(than)) => version > than,
+        _ => false,
+    }
+}
+
 fn manifest_type(key: &Key) -> Type {
     match key {
         Key::Group(_) => Type::ConfigMap,
@@ -498,7 +515,45 @@ impl Writer {
             );
             self.delete(kind.type_(), &name, None).await?;
         }
-        let done = match kind.type_() {
+        for _ in 0..TRIES {
+            match self.create_part(*kind, part, instance).await {
+                Ok(version) => {
+                    return Some(Published {
+                        type_: kind.type_(),
+                        name,
+                        version: version.unwrap_or_default(),
+                        content: Content::Sound,
+                    });
+                }
+                Err(Some(kube::Error::Api(status))) if status.reason == "AlreadyExists" => {}
+                Err(error) => {
+                    complain(&name, error.as_ref());
+                    return None;
+                }
+            }
+            // Made by a leader before us, or put there by somebody.
+            match self.find(kind.type_(), &name).await {
+                Some(found) if found.content == Content::Sound => return Some(found),
+                Some(_) => {
+                    tracing::warn!(
+                        name,
+                        "something else stands where a part is to be published; it is removed"
+                    );
+                    self.delete(kind.type_(), &name, None).await?;
+                }
+                None => {}
+            }
+        }
+        None
+    }
+
+    async fn create_part(
+        &self,
+        kind: PartKind,
+        part: &Part,
+        instance: &str,
+    ) -> Result<Option<String>, Option<kube::Error>> {
+        match kind.type_() {
             Type::ConfigMap => {
                 let object = names::config_map_part(part, instance);
                 let api: Api<ConfigMap> = self.api();
@@ -508,29 +563,28 @@ impl Writer {
                     .map(|it| it.metadata.resource_version)
             }
             Type::Secret => {
-                let object = names::secret_part(*kind, part, instance);
+                let object = names::secret_part(kind, part, instance);
                 let api: Api<Secret> = self.api();
                 let created = || async { api.create(&PostParams::default(), &object).await };
                 self.tries(created)
                     .await
                     .map(|it| it.metadata.resource_version)
             }
-        };
-        let version = match done {
-            Ok(version) => version,
-            // Made by the leader before; if it is not sound, the watch says so.
-            Err(Some(kube::Error::Api(status))) if status.reason == "AlreadyExists" => None,
-            Err(error) => {
-                complain(&name, error.as_ref());
-                return None;
+        }
+    }
+
+    /// What stands under a name.
+    async fn find(&self, type_: Type, name: &str) -> Option<Published> {
+        match type_ {
+            Type::ConfigMap => {
+                let api: Api<ConfigMap> = self.api();
+                api.get_opt(name).await.ok()??.published()
             }
-        };
-        Some(Published {
-            type_: kind.type_(),
-            name,
-            version: version.unwrap_or_default(),
-            content: Content::Sound,
-        })
+            Type::Secret => {
+                let api: Api<Secret> = self.api();
+                api.get_opt(name).await.ok()??.published()
+            }
+        }
     }
 
     /// `Some(None)` for one that was removed.

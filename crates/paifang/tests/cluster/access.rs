@@ -27,6 +27,9 @@ fn secret(name: &str, code: &str) -> String {
     )
 }
 
+/// The answer to an AppCode that nobody has (Ref §3).
+const UNKNOWN: u16 = 400;
+
 /// Waits until every gateway answers a call with this AppCode so.
 fn all_say(site: &Site, host: &str, code: &str, status: u16) -> Duration {
     let began = Instant::now();
@@ -82,7 +85,7 @@ fn a_credential_without_a_secret_gets_one_that_works_and_goes_with_its_app() {
         .unwrap();
     all_say(site, &host, &code, 200);
     site.delete(&namespace, "apps", "app");
-    all_say(site, &host, &code, 401);
+    all_say(site, &host, &code, UNKNOWN);
     eventually("its Secret is collected", PATIENCE, || {
         match site.plane().ask("GET", &path, &Value::Null) {
             Ok(_) => anyhow::bail!("it is there"),
@@ -124,7 +127,7 @@ fn both_codes_work_while_one_is_rotated_and_the_old_one_ends_with_its_secret() {
     site.plane()
         .kubectl(&["delete", "secret", "one", "-n", &namespace])
         .unwrap();
-    all_say(site, &host, &old, 401);
+    all_say(site, &host, &old, UNKNOWN);
     all_say(site, &host, &new, 200);
     let object = site.until(&namespace, "apps", "app", "Ready", "False");
     assert_eq!(
@@ -162,7 +165,7 @@ fn what_is_revoked_is_refused_by_every_gateway_within_a_second() {
                 }
                 "apps/app" => {
                     site.delete(&namespace, "apps", "app");
-                    401
+                    UNKNOWN
                 }
                 _ => {
                     site.patch(
@@ -171,7 +174,7 @@ fn what_is_revoked_is_refused_by_every_gateway_within_a_second() {
                         "app",
                         json!({"spec": {"credentials": [{"name": "other", "type": "KeyPair"}]}}),
                     );
-                    401
+                    UNKNOWN
                 }
             };
             best[at] = best[at].min(all_say(site, &host, &code, refused));

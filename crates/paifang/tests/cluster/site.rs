@@ -16,15 +16,15 @@ use paifang_testkit::{
 use serde_json::{Value, json};
 
 /// Where Paifang is installed.
-pub const NAMESPACE: &str = "paifang-system";
+pub(crate) const NAMESPACE: &str = "paifang-system";
 /// How long something may take on a busy machine before a test says that it does not happen. Never a measure of speed.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A control plane with Paifang on it.
-pub struct Site {
+pub(crate) struct Site {
     plane: Plane,
-    pub controllers: Mutex<Vec<Program>>,
-    pub gateways: Vec<Gateway>,
+    pub(crate) controllers: Mutex<Vec<Program>>,
+    pub(crate) gateways: Vec<Gateway>,
 }
 
 enum Plane {
@@ -33,11 +33,12 @@ enum Plane {
 }
 
 /// A gateway: a process, and the pod that stands for it in the cluster.
-pub struct Gateway {
+pub(crate) struct Gateway {
     /// Name of its pod.
-    pub pod: String,
+    pub(crate) pod: String,
     ip: Ipv4Addr,
     cache: std::path::PathBuf,
+    kubeconfig: std::path::PathBuf,
     http: u16,
     admin: u16,
     process: Mutex<Option<Program>>,
@@ -49,13 +50,13 @@ static NEXT_IP: AtomicU8 = AtomicU8::new(10);
 
 impl Site {
     /// The site that tests share: one controller, two gateways.
-    pub fn shared() -> &'static Self {
+    pub(crate) fn shared() -> &'static Self {
         static SHARED: OnceLock<Site> = OnceLock::new();
         SHARED.get_or_init(|| Self::on(Plane::Shared(ControlPlane::shared()), 1, 2))
     }
 
     /// One of the test's own, for what disturbs others.
-    pub fn start(controllers: usize, gateways: usize) -> Self {
+    pub(crate) fn start(controllers: usize, gateways: usize) -> Self {
         let plane = ControlPlane::start().unwrap();
         plane.start_controllers().unwrap();
         Self::on(Plane::Own(Box::new(plane)), controllers, gateways)
@@ -94,7 +95,7 @@ impl Site {
         site
     }
 
-    pub fn plane(&self) -> &ControlPlane {
+    pub(crate) fn plane(&self) -> &ControlPlane {
         match &self.plane {
             Plane::Shared(plane) => plane,
             Plane::Own(plane) => plane,
@@ -142,7 +143,7 @@ impl Site {
     }
 
     /// One more controller, with the permissions of the chart.
-    pub fn start_controller(&self) {
+    pub(crate) fn start_controller(&self) {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let plane = self.plane();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -184,7 +185,7 @@ impl Site {
     }
 
     /// Ends every controller at once, as a crash would.
-    pub fn kill_controllers(&self) {
+    pub(crate) fn kill_controllers(&self) {
         let mut controllers = self
             .controllers
             .lock()
@@ -225,6 +226,7 @@ impl Site {
             pod,
             ip,
             cache,
+            kubeconfig: plane.kubeconfig_for(NAMESPACE, "paifang-gateway").unwrap(),
             http: free(),
             admin: free(),
             process: Mutex::default(),
@@ -233,7 +235,7 @@ impl Site {
     }
 
     /// What kubelet would say about the pod.
-    pub fn set_ready(&self, gateway: &Gateway, ready: bool) {
+    pub(crate) fn set_ready(&self, gateway: &Gateway, ready: bool) {
         let status = json!({"status": {
             "phase": "Running", "podIP": gateway.ip.to_string(), "podIPs": [{"ip": gateway.ip.to_string()}],
             "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}],
@@ -243,24 +245,24 @@ impl Site {
     }
 
     /// One object of the six kinds.
-    pub fn get(&self, namespace: &str, plural: &str, name: &str) -> anyhow::Result<Value> {
+    pub(crate) fn get(&self, namespace: &str, plural: &str, name: &str) -> anyhow::Result<Value> {
         let path = format!("/apis/paifang.dev/v1alpha1/namespaces/{namespace}/{plural}/{name}");
         self.plane().ask("GET", &path, &Value::Null)
     }
 
     /// Changes part of an object (JSON merge patch).
-    pub fn patch(&self, namespace: &str, plural: &str, name: &str, patch: Value) {
+    pub(crate) fn patch(&self, namespace: &str, plural: &str, name: &str, patch: Value) {
         let path = format!("/apis/paifang.dev/v1alpha1/namespaces/{namespace}/{plural}/{name}");
         self.plane().ask("PATCH", &path, &patch).unwrap();
     }
 
-    pub fn delete(&self, namespace: &str, plural: &str, name: &str) {
+    pub(crate) fn delete(&self, namespace: &str, plural: &str, name: &str) {
         let path = format!("/apis/paifang.dev/v1alpha1/namespaces/{namespace}/{plural}/{name}");
         self.plane().ask("DELETE", &path, &Value::Null).unwrap();
     }
 
     /// Waits until an object's condition is as asked, for its present generation, and answers the object.
-    pub fn until(
+    pub(crate) fn until(
         &self,
         namespace: &str,
         plural: &str,
@@ -286,14 +288,14 @@ impl Site {
     }
 
     /// Every gateway answers `path` at `host` in this way.
-    pub fn all_answer(&self, host: &str, path: &str, status: u16, body: &str) {
+    pub(crate) fn all_answer(&self, host: &str, path: &str, status: u16, body: &str) {
         for gateway in &self.gateways {
             gateway.answers(host, path, status, body);
         }
     }
 
     /// Resource versions of everything that the controller writes, but for its Lease.
-    pub fn versions(&self) -> Vec<String> {
+    pub(crate) fn versions(&self) -> Vec<String> {
         let mut all = Vec::new();
         for path in [
             "/api/v1/namespaces/paifang-system/configmaps".to_owned(),
@@ -329,9 +331,8 @@ impl Site {
 
 impl Gateway {
     /// Starts its process.
-    pub fn start(&self, plane: &ControlPlane) {
+    pub(crate) fn start(&self, plane: &ControlPlane) {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
-        let kubeconfig = plane.kubeconfig_for(NAMESPACE, "paifang-gateway").unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_paifang"));
         let ip = self.ip;
         command
@@ -362,7 +363,7 @@ impl Gateway {
             .args(["--report", &format!("{ip}:9902"), "--lame-duck", "0s"])
             .arg("--cache")
             .arg(&self.cache)
-            .env("KUBECONFIG", kubeconfig);
+            .env("KUBECONFIG", &self.kubeconfig);
         let process = plane
             .spawn(&format!("{}-{number}", self.pod), command)
             .unwrap();
@@ -370,14 +371,14 @@ impl Gateway {
     }
 
     /// Ends it at once, as a crash would.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         if let Some(process) = self.process.lock().unwrap().take() {
             process.kill().unwrap();
         }
     }
 
     /// Sends its process a signal, as in `Signal::STOP`.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let process = self.process.lock().unwrap();
         process
             .as_ref()
@@ -386,12 +387,12 @@ impl Gateway {
             .unwrap();
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         (self.ip, self.http).into()
     }
 
     /// Waits until it says that it wants traffic.
-    pub fn await_ready(&self) {
+    pub(crate) fn await_ready(&self) {
         eventually(&format!("{} is ready", self.pod), PATIENCE, || {
             let answer = request((self.ip, self.admin).into(), "localhost", "/readyz", &[])?;
             anyhow::ensure!(answer.status == 200, "{}", answer.text());
@@ -399,7 +400,7 @@ impl Gateway {
         });
     }
 
-    pub fn get(
+    pub(crate) fn get(
         &self,
         host: &str,
         path: &str,
@@ -409,7 +410,7 @@ impl Gateway {
     }
 
     /// Waits until it answers in this way.
-    pub fn answers(&self, host: &str, path: &str, status: u16, body: &str) {
+    pub(crate) fn answers(&self, host: &str, path: &str, status: u16, body: &str) {
         eventually(
             &format!("{} answers {host}{path} with {status}", self.pod),
             PATIENCE,
@@ -426,7 +427,7 @@ impl Gateway {
         );
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.process
             .lock()
             .unwrap()
@@ -445,11 +446,11 @@ fn request(
     let net = paifang_testkit::Net::Host;
     let mut client =
         paifang_testkit::http::Client::new(&net, address, host, Duration::from_secs(5));
-    client.request("GET", path, headers, b"")
+    Ok(client.request("GET", path, headers, b"")?)
 }
 
 /// A condition of an object's status; null when it has none of the type.
-pub fn find(object: &Value, condition: &str) -> Value {
+pub(crate) fn find(object: &Value, condition: &str) -> Value {
     let conditions = object["status"]["conditions"]
         .as_array()
         .cloned()
@@ -461,7 +462,7 @@ pub fn find(object: &Value, condition: &str) -> Value {
 }
 
 /// A group bound to `host`, as YAML.
-pub fn group(name: &str, host: &str) -> String {
+pub(crate) fn group(name: &str, host: &str) -> String {
     format!(
         "apiVersion: paifang.dev/v1alpha1\nkind: ApiGroup\nmetadata: {{name: {name}}}\nspec: {{}}\n---\n\
          apiVersion: paifang.dev/v1alpha1\nkind: DomainBinding\nmetadata: {{name: {name}}}\nspec: {{groupRef: {{name: {name}}}, domain: {host}}}\n"
@@ -469,7 +470,7 @@ pub fn group(name: &str, host: &str) -> String {
 }
 
 /// An Api of a Mock backend that answers `body`, open to everybody, in RELEASE.
-pub fn mock(name: &str, group: &str, path: &str, body: &str) -> String {
+pub(crate) fn mock(name: &str, group: &str, path: &str, body: &str) -> String {
     format!(
         "apiVersion: paifang.dev/v1alpha1\nkind: Api\nmetadata: {{name: {name}}}\nspec:\n  groupRef: {{name: {group}}}\n  auth: {{type: Anonymous}}\n  \
          request: {{protocols: [HTTP], method: GET, path: {path}}}\n  backend: {{mock: {{body: '{body}'}}}}\n  stages: {{RELEASE: {{}}}}\n"
@@ -477,6 +478,6 @@ pub fn mock(name: &str, group: &str, path: &str, body: &str) -> String {
 }
 
 /// Documents of one YAML text.
-pub fn all(documents: &[String]) -> String {
+pub(crate) fn all(documents: &[String]) -> String {
     documents.join("\n---\n")
 }
