@@ -44,10 +44,10 @@ fn main() -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(
         out,
-        "| Apis | from nothing | {} |",
+        "| Apis | from nothing | bytes an Api | {} |",
         CHANGES.map(|(what, _)| what).join(" | ")
     )?;
-    writeln!(out, "|{}", " ---: |".repeat(CHANGES.len() + 2))?;
+    writeln!(out, "|{}", " ---: |".repeat(CHANGES.len() + 3))?;
     for apis in [100, 2_000, 20_000] {
         writeln!(out, "{}", row(apis))?;
     }
@@ -58,10 +58,12 @@ fn row(apis: usize) -> String {
     let mut objects = world(apis);
     let settings = Settings::new(|_| Ok(CertificateFacts::default()));
     let mut compiler = Compiler::new(Memory::default(), settings);
+    let before = resident();
     let began = Instant::now();
     compiler.update(&objects, &Touched::default());
     let mut row = format!("| {apis} | {} |", shown(began.elapsed()));
     settle(&mut compiler, &objects);
+    row.push_str(&format!(" {} |", (resident() - before) / apis));
     for (_, change) in CHANGES {
         let mut took: Vec<Duration> = (0..TURNS)
             .map(|turn| {
@@ -93,6 +95,14 @@ fn settle(compiler: &mut Compiler, objects: &Objects) -> Update {
         update.extend(compiler.update(objects, &Touched::default()));
     }
     update
+}
+
+/// Resident memory, bytes.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|it| it.strip_prefix("VmRSS:"));
+    let number = line.and_then(|it| it.split_whitespace().next());
+    number.and_then(|it| it.parse().ok()).unwrap_or(0_usize) * 1024
 }
 
 fn shown(took: Duration) -> String {

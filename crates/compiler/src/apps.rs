@@ -13,8 +13,8 @@ use paifang_resources::{AppSpec, CredentialType, Kind};
 use paifang_snapshot::wire::{self, Proof};
 
 use crate::{
-    Accepted, AppStatus, CredentialStatus, Object, ObjectId, Objects, Problem, Reason, Settings,
-    Status, Verdict,
+    Accepted, AppStatus, Compiler, CredentialStatus, Object, ObjectId, Objects, Problem, Reason,
+    Settings, Status, Verdict,
     claims::{self, Blocked, Claim, Entry},
     compile::Step,
     graph::Dep,
@@ -74,7 +74,6 @@ struct Concluded {
     published: Option<wire::App>,
     credentials: Vec<wire::Credential>,
     memory: Option<Arc<Accepted<AppSpec>>>,
-    verdict: Option<Verdict>,
 }
 
 /// Parses an App and reads its Secrets.
@@ -186,7 +185,7 @@ impl AppNode {
     }
 
     /// What follows, with the credentials that lost theirs to others left out.
-    fn conclude(&self, name: &ObjectName) -> Concluded {
+    fn conclude(&self, name: &ObjectName) -> (Concluded, Verdict) {
         let mut problems = self.problems.clone();
         let is_edit_refused = !problems.is_empty();
         let proofs: Vec<Result<&Proof, Problem>> = (0..self.proofs.len())
@@ -238,8 +237,7 @@ impl AppNode {
             concluded.memory = Some(accepted);
         }
         let verdict = Verdict::judge(problems, effect, &[], Status::App(status));
-        concluded.verdict = Some(verdict);
-        concluded
+        (concluded, verdict)
     }
 
     /// What a credential is proven by, unless another one stands in the way.
@@ -313,6 +311,28 @@ fn settle_key<'n>(
         .zip(&outcomes)
         .map(|((name, _, at), outcome)| (*name, *at, owner(outcome.blocked)))
         .collect()
+}
+
+/// The verdict on an App as it would be. Changes nothing.
+pub(crate) fn try_out(
+    name: &ObjectName,
+    object: &Object<AppSpec>,
+    objects: &Objects,
+    compiler: &Compiler,
+) -> Verdict {
+    let (world, memory) = (&compiler.world, &compiler.memory);
+    let mut node = judge(name, object, objects, &memory.apps, &compiler.settings);
+    let mut lost = BTreeMap::new();
+    for key in node.keys() {
+        let others = world.app_keys.get(&key).into_iter().flatten();
+        let others = others.filter(|other| *other != name);
+        let others = others.filter_map(|other| world.apps.get_key_value(other));
+        let settled = settle_key(&key, others.chain([(name, &node)]));
+        let own = settled.into_iter().filter(|(app, _, _)| *app == name);
+        lost.extend(own.filter_map(|(_, at, owner)| Some((at, owner?.clone()))));
+    }
+    node.lost = lost;
+    node.conclude(name).1
 }
 
 // === impl Step ===
@@ -400,7 +420,13 @@ impl Step<'_> {
     fn publish_apps(&mut self, changed: BTreeSet<ObjectName>) {
         for name in changed {
             let node = self.compiler.world.apps.get(&name);
-            let concluded = node.map(|node| node.conclude(&name)).unwrap_or_default();
+            let (concluded, verdict) = match node {
+                Some(node) => {
+                    let (concluded, verdict) = node.conclude(&name);
+                    (concluded, Some(verdict))
+                }
+                None => Default::default(),
+            };
             if replace(&mut self.compiler.memory.apps, &name, concluded.memory) {
                 self.remembers(Kind::App, &name);
             }
@@ -408,7 +434,7 @@ impl Step<'_> {
             self.update.apps |= put_app(&mut snapshot.apps, &name, concluded.published);
             self.update.credentials |=
                 put_credentials(&mut snapshot.credentials, &name, concluded.credentials);
-            self.tell(ObjectId::new(Kind::App, &name), concluded.verdict);
+            self.tell(ObjectId::new(Kind::App, &name), verdict);
         }
         self.update.secrets_to_make.sort();
     }

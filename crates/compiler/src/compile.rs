@@ -68,6 +68,8 @@ pub(crate) struct World {
     pub(crate) authorizations: BTreeMap<ObjectName, AuthorizationNode>,
     pub(crate) judgements: Judgements,
     pub(crate) readers: Readers,
+    /// The Apis that ask for something in a group.
+    pub(crate) claimants: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     /// The Apps that hold a key.
     pub(crate) app_keys: BTreeMap<apps::Key, BTreeSet<ObjectName>>,
     /// The DomainBindings that ask for a host.
@@ -93,6 +95,10 @@ pub(crate) struct View<'a> {
     services: &'a BTreeMap<ObjectName, ServiceNode>,
     /// Those that releases are read with.
     pub(crate) release_settings: &'a Settings,
+    /// One group as it would be, for somebody who asks what would happen; none in it when it would not be in force.
+    pub(crate) group_instead: Option<(&'a ObjectName, Option<&'a Arc<GroupEntry>>)>,
+    /// The same for one backend service.
+    pub(crate) service_instead: Option<(&'a ObjectName, Option<&'a ServiceEntry>)>,
 }
 
 /// An update under way.
@@ -220,6 +226,7 @@ impl Compiler {
 // === impl View ===
 
 impl<'a> View<'a> {
+    /// Everything as it is.
     pub(crate) fn new(
         groups: &'a BTreeMap<ObjectName, GroupNode>,
         services: &'a BTreeMap<ObjectName, ServiceNode>,
@@ -229,16 +236,24 @@ impl<'a> View<'a> {
             groups,
             services,
             release_settings,
+            group_instead: None,
+            service_instead: None,
         }
     }
 
     /// A group in force.
     pub(crate) fn group(self, name: &ObjectName) -> Option<&'a Arc<GroupEntry>> {
+        if let Some((_, instead)) = self.group_instead.filter(|(it, _)| *it == name) {
+            return instead;
+        }
         self.groups.get(name)?.entry.as_ref()
     }
 
     /// A backend service in force.
     pub(crate) fn service(self, name: &ObjectName) -> Option<&'a ServiceEntry> {
+        if let Some((_, instead)) = self.service_instead.filter(|(it, _)| *it == name) {
+            return instead;
+        }
         self.services.get(name)?.entry.as_ref()
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     Verdict,
     certificates::{Certificates, Use},
     claims::{self, Blocked, Claim, Entry, Got},
-    compile::{Step, View},
+    compile::{Step, View, World},
     graph::Dep,
     groups::keep,
     inputs::{Age, age},
@@ -335,6 +335,87 @@ impl Wish {
     }
 }
 
+/// What a binding would get.
+#[derive(Default)]
+pub(crate) struct Bound {
+    pub(crate) published: Option<(ObjectName, wire::Domain)>,
+    /// None when it would be gone.
+    pub(crate) verdict: Option<Verdict>,
+}
+
+/// What everybody concerned would get if some bindings asked for something else, or were gone. Changes nothing.
+pub(crate) fn try_out(
+    world: &World,
+    instead: &BTreeMap<ObjectName, Option<Wish>>,
+    settings: &Settings,
+) -> BTreeMap<ObjectName, Bound> {
+    let known = instead.keys().filter_map(|name| world.domains.get(name));
+    let before = known.flat_map(|it| it.wish.prizes());
+    let now = instead.values().flatten().flat_map(Wish::prizes);
+    let prizes = before.chain(now).collect();
+    let bindings = world.rivals(instead.keys().cloned().collect(), prizes);
+    let mut wishes: Vec<(&ObjectName, &Wish)> = bindings
+        .iter()
+        .filter_map(|name| match instead.get(name) {
+            Some(wish) => Some((name, wish.as_ref()?)),
+            None => Some((name, &world.domains.get(name)?.wish)),
+        })
+        .collect();
+    wishes.sort_by_key(|(name, wish)| (wish.age, *name));
+    let settled = settle_wishes(&wishes, settings);
+    let mut bound: BTreeMap<ObjectName, Bound> = wishes
+        .iter()
+        .zip(settled)
+        .map(|((name, wish), (blocked, got))| {
+            let published = got.map(|it| (it.model.group.clone(), it.publish(name)));
+            let (_, verdict) = wish.conclude(blocked, got);
+            let bound = Bound {
+                published,
+                verdict: Some(verdict),
+            };
+            ((*name).clone(), bound)
+        })
+        .collect();
+    for name in instead.keys() {
+        bound.entry(name.clone()).or_default();
+    }
+    bound
+}
+
+// === impl World ===
+
+impl World {
+    /// `bindings` and all who compete for the same, or for `prizes`, and so on.
+    fn rivals(
+        &self,
+        mut bindings: BTreeSet<ObjectName>,
+        mut prizes: Vec<Prize>,
+    ) -> BTreeSet<ObjectName> {
+        let mut seen = BTreeSet::new();
+        while let Some(prize) = prizes.pop() {
+            if seen.contains(&prize) {
+                continue;
+            }
+            let rivals: Vec<&ObjectName> = match &prize {
+                Prize::Host(key) => self.hosts.get(key).into_iter().flatten().collect(),
+                Prize::Place(group) => {
+                    let dep = Dep::Group(group.clone());
+                    self.readers.of_kind(&dep, Kind::DomainBinding).collect()
+                }
+            };
+            for rival in rivals {
+                if !bindings.contains(rival) {
+                    bindings.insert(rival.clone());
+                    let rival = self.domains.get(rival);
+                    prizes.extend(rival.into_iter().flat_map(|it| it.wish.prizes()));
+                }
+            }
+            seen.insert(prize);
+        }
+        bindings
+    }
+}
+
 // === impl Step ===
 
 impl Step<'_> {
@@ -353,7 +434,7 @@ impl Step<'_> {
                 self.tell(ObjectId::new(Kind::DomainBinding, &name), None);
             }
         }
-        let bindings = self.with_their_rivals(bindings, prizes);
+        let bindings = self.compiler.world.rivals(bindings, prizes);
         let world = &self.compiler.world;
         let mut wishes: Vec<(&ObjectName, &Wish)> = bindings
             .iter()
@@ -435,37 +516,6 @@ impl Step<'_> {
             self.dirty.published.insert(group);
         }
         prizes
-    }
-
-    /// `bindings` and all who compete for the same, or for `prizes`, and so on.
-    fn with_their_rivals(
-        &self,
-        mut bindings: BTreeSet<ObjectName>,
-        mut prizes: Vec<Prize>,
-    ) -> BTreeSet<ObjectName> {
-        let world = &self.compiler.world;
-        let mut seen = BTreeSet::new();
-        while let Some(prize) = prizes.pop() {
-            if seen.contains(&prize) {
-                continue;
-            }
-            let rivals: Vec<&ObjectName> = match &prize {
-                Prize::Host(key) => world.hosts.get(key).into_iter().flatten().collect(),
-                Prize::Place(group) => {
-                    let dep = Dep::Group(group.clone());
-                    world.readers.of_kind(&dep, Kind::DomainBinding).collect()
-                }
-            };
-            for rival in rivals {
-                if !bindings.contains(rival) {
-                    bindings.insert(rival.clone());
-                    let rival = world.domains.get(rival);
-                    prizes.extend(rival.into_iter().flat_map(|it| it.wish.prizes()));
-                }
-            }
-            seen.insert(prize);
-        }
-        bindings
     }
 
     /// A binding is published so from now on.

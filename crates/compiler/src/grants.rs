@@ -146,8 +146,7 @@ impl<'s> Scene<'s> {
         }
         self.deps.insert(Dep::Members(group.clone()));
         let world = self.world;
-        let dep = Dep::Group(group.clone());
-        let apis = world.readers.of_kind(&dep, Kind::Api);
+        let apis = world.claimants(group);
         apis.filter(|api| api.namespace == name.namespace)
             .filter(|api| world.publishes(api, &model.stage) == Some(group))
             .map(|api| (group.clone(), Some(api)))

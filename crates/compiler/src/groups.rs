@@ -96,7 +96,7 @@ impl GroupNode {
     }
 
     /// A verdict, now that it is known what it publishes.
-    fn verdict(&self, published: Option<&wire::Group>) -> Verdict {
+    pub(crate) fn verdict(&self, published: Option<&wire::Group>) -> Verdict {
         let notes = match &self.entry {
             Some(entry) => entry.model.notes.as_slice(),
             None => &[],
@@ -168,11 +168,8 @@ impl Step<'_> {
     fn put_together(&self, name: &ObjectName) -> Option<wire::Group> {
         let world = &self.compiler.world;
         let entry = world.groups.get(name)?.entry.as_ref()?;
-        let dep = Dep::Group(name.clone());
-        let apis = world
-            .readers
-            .of_kind(&dep, Kind::Api)
-            .filter_map(|api| world.apis.get(api));
+        let apis = world.claimants(name);
+        let apis = apis.filter_map(|api| world.apis.get(api));
         let routed: Vec<Routed<'_>> = apis
             .flat_map(|api| &api.outcomes)
             .filter_map(StageOutcome::routed)

@@ -3,6 +3,7 @@
 //! No clock, no I/O, no logging and no cryptography: whatever must be fetched or checked outside comes in as an argument. A mistake
 //! of a user is part of the answer, never an error. Same input, same bytes out, in whatever order the objects were gathered.
 
+mod admit;
 mod apps;
 mod certificates;
 mod claims;
@@ -25,6 +26,7 @@ mod target;
 mod update;
 mod verdict;
 
+pub use admit::{Admission, AnyObject, Request, problems_of_spec};
 pub use apps::{SecretKind, SecretToMake};
 pub use compile::{Compiled, Compiler, compile};
 pub use inputs::{

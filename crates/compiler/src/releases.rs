@@ -45,7 +45,7 @@ pub(crate) struct Drafts {
     used: Vec<Parsed>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Parsed {
     release: Arc<Release>,
     draft: Option<Arc<Draft>>,
@@ -255,6 +255,14 @@ impl Drafts {
         let draft = parsed.draft.clone();
         self.used.push(parsed);
         draft
+    }
+
+    /// The same, for somebody who asks what would happen.
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            known: self.known.clone(),
+            used: Vec::new(),
+        }
     }
 
     /// Forgets what was not used since the last turn.

@@ -16,7 +16,7 @@ use crate::{
     Status, Verdict,
     certificates::{Certificates, Judgements},
     claims::{self, Blocked, Claim, Entry, Got, Outcome},
-    compile::{Step, View},
+    compile::{Step, View, World},
     graph::Dep,
     groups::{GroupEntry, Routed},
     inputs::Age,
@@ -81,7 +81,7 @@ pub(crate) struct Wishes {
 #[derive(Debug)]
 pub(crate) struct ApiNode {
     pub(crate) state: ApiState,
-    drafts: Drafts,
+    pub(crate) drafts: Drafts,
     pub(crate) wishes: Wishes,
     pub(crate) outcomes: Vec<StageOutcome>,
     /// The age that its outcomes were settled with.
@@ -706,6 +706,113 @@ fn contribution(name: &ObjectName, state: &ApiState, outcomes: &[StageOutcome]) 
     adds
 }
 
+/// What an Api would ask for.
+pub(crate) struct Asked {
+    pub(crate) age: Age,
+    pub(crate) wishes: Wishes,
+}
+
+/// What everybody concerned would get if some Apis asked for something else, or were gone. Changes nothing.
+pub(crate) fn try_out(
+    world: &World,
+    instead: &BTreeMap<ObjectName, Option<Asked>>,
+    settings: &Settings,
+) -> BTreeMap<ObjectName, Vec<StageOutcome>> {
+    let asked = instead.values().flatten();
+    let groups = asked.flat_map(|it| it.wishes.stages.iter().flat_map(Wish::groups));
+    let apis = world.neighbours(instead.keys().cloned().collect(), groups.cloned().collect());
+    let mut contenders: Vec<Contender<'_>> = apis
+        .iter()
+        .filter_map(|name| {
+            let (age, wishes) = match instead.get(name) {
+                Some(asked) => asked.as_ref().map(|it| (it.age, &it.wishes))?,
+                None => world.apis.get(name).map(|it| (it.state.age, &it.wishes))?,
+            };
+            Some(Contender {
+                name,
+                age,
+                wishes: &wishes.stages,
+            })
+        })
+        .collect();
+    contenders.sort_by_key(|it| (it.age, it.name));
+    let settled = settle(&contenders, settings);
+    let names = contenders.iter().map(|it| it.name.clone());
+    let mut outcomes: BTreeMap<_, _> = names.zip(settled).collect();
+    // Who is gone gets nothing.
+    for gone in instead.iter().filter(|(_, asked)| asked.is_none()) {
+        outcomes.insert(gone.0.clone(), Vec::new());
+    }
+    outcomes
+}
+
+// === impl World ===
+
+impl World {
+    /// The Apis that ask for something in a group.
+    pub(crate) fn claimants(&self, group: &ObjectName) -> impl Iterator<Item = &ObjectName> {
+        self.claimants.get(group).into_iter().flatten()
+    }
+
+    /// How many Apis calls of a group reach.
+    pub(crate) fn count_published(&self, group: &ObjectName) -> usize {
+        let nodes = self.claimants(group).filter_map(|api| self.apis.get(api));
+        let reached = |node: &&ApiNode| {
+            let mut serving = node.outcomes.iter().filter_map(StageOutcome::serving);
+            serving.any(|it| it.group() == group)
+        };
+        nodes.filter(reached).count()
+    }
+
+    /// An Api asks for something in other groups than before.
+    fn claim(&mut self, api: &ObjectName, before: &[Wish], now: &[Wish]) {
+        let groups = |wishes: &[Wish]| -> BTreeSet<ObjectName> {
+            wishes.iter().flat_map(Wish::groups).cloned().collect()
+        };
+        let (before, now) = (groups(before), groups(now));
+        for group in before.difference(&now) {
+            if let Some(apis) = self.claimants.get_mut(group) {
+                apis.remove(api);
+                if apis.is_empty() {
+                    self.claimants.remove(group);
+                }
+            }
+        }
+        for group in now.difference(&before) {
+            let apis = self.claimants.entry(group.clone()).or_default();
+            apis.insert(api.clone());
+        }
+    }
+
+    /// `apis` and all Apis that ask for something in the same groups, or in `groups`, and so on.
+    pub(crate) fn neighbours(
+        &self,
+        mut apis: BTreeSet<ObjectName>,
+        mut groups: Vec<ObjectName>,
+    ) -> BTreeSet<ObjectName> {
+        let asked = |name: &ObjectName| {
+            let stages = self.apis.get(name).map(|node| &node.wishes.stages);
+            let groups = stages.into_iter().flatten().flat_map(Wish::groups);
+            groups.cloned().collect::<BTreeSet<_>>()
+        };
+        groups.extend(apis.iter().flat_map(asked));
+        let mut seen = BTreeSet::new();
+        while let Some(group) = groups.pop() {
+            if seen.contains(&group) {
+                continue;
+            }
+            for api in self.claimants(&group) {
+                if !apis.contains(api) {
+                    apis.insert(api.clone());
+                    groups.extend(asked(api).into_iter().filter(|it| !seen.contains(it)));
+                }
+            }
+            seen.insert(group);
+        }
+        apis
+    }
+}
+
 // === impl Step ===
 
 impl Step<'_> {
@@ -764,7 +871,7 @@ impl Step<'_> {
                 apis.insert(name);
             }
         }
-        let apis = self.with_their_neighbours(apis, groups);
+        let apis = self.compiler.world.neighbours(apis, groups);
         let world = &self.compiler.world;
         let mut contenders: Vec<Contender<'_>> = apis
             .iter()
@@ -816,6 +923,11 @@ impl Step<'_> {
             return None;
         }
         node.settled_age = node.state.age;
+        let now = std::mem::take(&mut node.wishes.stages);
+        world.claim(name, &before.stages, &now);
+        if let Some(node) = world.apis.get_mut(name) {
+            node.wishes.stages = now;
+        }
         let groups = before.stages.iter().flat_map(Wish::groups);
         Some(groups.cloned().collect())
     }
@@ -825,6 +937,7 @@ impl Step<'_> {
         let world = &mut self.compiler.world;
         let gone = world.apis.remove(name);
         if let Some(gone) = &gone {
+            world.claim(name, &gone.wishes.stages, &[]);
             let id = ObjectId::new(Kind::Api, name);
             world
                 .readers
@@ -842,35 +955,6 @@ impl Step<'_> {
         self.tell(ObjectId::new(Kind::Api, name), None);
         let stages = gone.iter().flat_map(|gone| &gone.wishes.stages);
         stages.flat_map(Wish::groups).cloned().collect()
-    }
-
-    /// `apis` and all Apis that ask for something in the same groups, or in `groups`, and so on.
-    fn with_their_neighbours(
-        &self,
-        mut apis: BTreeSet<ObjectName>,
-        mut groups: Vec<ObjectName>,
-    ) -> BTreeSet<ObjectName> {
-        let world = &self.compiler.world;
-        let asked = |name: &ObjectName| {
-            let stages = world.apis.get(name).map(|node| &node.wishes.stages);
-            let groups = stages.into_iter().flatten().flat_map(Wish::groups);
-            groups.cloned().collect::<BTreeSet<_>>()
-        };
-        groups.extend(apis.iter().flat_map(asked));
-        let mut seen = BTreeSet::new();
-        while let Some(group) = groups.pop() {
-            let dep = Dep::Group(group.clone());
-            if !seen.insert(group) {
-                continue;
-            }
-            for api in world.readers.of_kind(&dep, Kind::Api) {
-                if !apis.contains(api) {
-                    apis.insert(api.clone());
-                    groups.extend(asked(api).into_iter().filter(|it| !seen.contains(it)));
-                }
-            }
-        }
-        apis
     }
 
     /// What an Api gets now.

@@ -241,7 +241,7 @@ impl ServiceNode {
         }
     }
 
-    fn verdict(&self, usage: Option<&Usage>) -> Verdict {
+    pub(crate) fn verdict(&self, usage: Option<&Usage>) -> Verdict {
         let mut status = usage.map(Usage::status).unwrap_or_default();
         for stage in self.entry.iter().flat_map(|entry| entry.stages.keys()) {
             status.stages.entry(stage.clone()).or_default();

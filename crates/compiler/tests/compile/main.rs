@@ -3,6 +3,7 @@
 // The helpers of tests are tests as well.
 #![allow(clippy::unwrap_used)]
 
+mod admission;
 mod cases;
 mod changes;
 mod properties;
