@@ -4,6 +4,7 @@
 //! write. Writers take those values, retry them, and never decide. Nothing is published before every store has synced, and nothing is
 //! written by a replica that does not lead.
 
+mod admission;
 mod brain;
 mod fleet;
 mod lease;
@@ -29,7 +30,10 @@ use paifang_runtime::{
     metrics::Metrics as Registry,
     readiness::Readiness,
 };
-use tokio::sync::{mpsc, watch as channel};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch as channel},
+};
 
 pub use settings::{Lease, Settings, Webhook};
 
@@ -86,6 +90,18 @@ async fn serve(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::Re
     let mut tasks = watch::start(&client, &settings.namespace, &events_in);
     tasks.spawn(lease::run(client.clone(), Arc::clone(&settings), leading.clone(), leads_in));
     tasks.spawn(pki::run(client.clone(), Arc::clone(&settings), leads.clone(), material_in));
+    let (ending_in, ending) = channel::channel(false);
+    let webhook = match &settings.webhook {
+        Some(webhook) => {
+            let listener = TcpListener::bind(webhook.address)
+                .await
+                .with_context(|| format!("the webhook cannot listen on {}", webhook.address))?;
+            let judge = Arc::clone(&shared);
+            let metrics = admission::AdmissionMetrics::register(&registry);
+            Some(tokio::spawn(admission::serve(listener, material.clone(), judge, metrics, ending)))
+        }
+        None => None,
+    };
     let brain = brain::Brain::new(
         client.clone(),
         Arc::clone(&settings),
@@ -109,7 +125,12 @@ async fn serve(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::Re
             anyhow::bail!("a task ended that should not");
         }
     }
+    ending_in.send_replace(true);
     lease::release(&client, &settings, &leading).await;
+    if let Some(webhook) = webhook {
+        // It answers with what was known last.
+        drop(webhook.await);
+    }
     drop(admin);
     Ok(())
 }
