@@ -18,7 +18,7 @@ mod watch;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -29,7 +29,11 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Secret},
     discovery::v1::EndpointSlice,
 };
-use kube::{Api, Client, api::ListParams};
+use kube::{
+    Api, Client,
+    api::ListParams,
+    config::{KubeConfigOptions, Kubeconfig},
+};
 use paifang_model::ObjectName;
 use paifang_proxy::Endpoints;
 use paifang_snapshot::{
@@ -60,6 +64,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The same when it has not failed, and only says nothing.
 const MORE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection to the API server may take to be made.
+const CONNECT: Duration = Duration::from_secs(5);
 /// Most Services of one namespace that are followed by name; beyond that all of the namespace are.
 const MOST_NAMES: usize = 100;
 /// Inputs that may wait. A watch that is faster waits itself.
@@ -70,6 +76,8 @@ const ZONE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(
 /// What a subscription is told once.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// How the API server is reached; absent: by `KUBECONFIG`, else by the pod's service account.
+    pub kubeconfig: Option<PathBuf>,
     /// The namespace of the controller and of all gateways.
     pub namespace: String,
     /// The fleet of gateways that this one belongs to.
@@ -190,7 +198,7 @@ impl Subscription {
             .enable_all()
             .build()
             .context("no runtime to follow the cluster")?;
-        let client = runtime.block_on(client())?;
+        let client = runtime.block_on(client(settings.kubeconfig.as_deref()))?;
 
         let (inputs, received) = mpsc::channel(QUEUE);
         let mut following = Following {
@@ -257,10 +265,20 @@ impl std::fmt::Debug for Subscription {
     }
 }
 
-async fn client() -> anyhow::Result<Client> {
-    let config = kube::Config::infer().await.context(
-        "it is not known how the API server is reached; run in a pod with a service account, or set KUBECONFIG",
-    )?;
+async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
+    let mut config = match kubeconfig {
+        Some(path) => {
+            let read = Kubeconfig::read_from(path)
+                .with_context(|| format!("{} is no kubeconfig", path.display()))?;
+            kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
+                .await
+                .with_context(|| format!("{} cannot be used", path.display()))?
+        }
+        None => kube::Config::infer().await.context(
+            "it is not known how the API server is reached; run in a pod with a service account, or set KUBECONFIG",
+        )?,
+    };
+    config.connect_timeout = Some(CONNECT);
     Client::try_from(config).context("the API server cannot be spoken to")
 }
 

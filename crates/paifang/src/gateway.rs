@@ -196,6 +196,7 @@ impl Args {
     fn subscription(&self) -> anyhow::Result<cluster::Settings> {
         let report: Option<SocketAddr> = self.report.0;
         Ok(cluster::Settings {
+            kubeconfig: None,
             namespace: self.namespace.clone(),
             instance: self.instance.clone(),
             pod: match &self.pod {

@@ -895,3 +895,6 @@ fn services(group: &wire::Group) -> BTreeSet<Service> {
     };
     group.backends.iter().filter_map(service).collect()
 }
+
+#[cfg(test)]
+mod tests;
