@@ -317,4 +317,6 @@ fn respond(
 }
 
 #[cfg(test)]
+mod cluster_tests;
+#[cfg(test)]
 mod tests;
