@@ -58,6 +58,8 @@ use crate::{Applied, Feed, listen};
 
 /// The Secret with the manifest of all callers.
 const APPS: &str = "paifang-apps";
+/// The disk's copy is brought up to date at most once in this time.
+const KEEP: Duration = Duration::from_millis(200);
 /// At most one load in this time.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long the API server may be out of reach at the start before the last good copy is used.
@@ -134,8 +136,10 @@ struct Following {
     /// What the report port was given.
     tls_from: Option<Certificate>,
     metrics: SubscriptionMetrics,
-    /// Whether the disk's copy of endpoints is behind.
+    /// Whether the disk's copy is behind.
+    keep_routing: bool,
     keep_endpoints: bool,
+    last_kept: Option<Instant>,
 }
 
 enum Phase {
@@ -224,7 +228,9 @@ impl Subscription {
             tls_problem: None,
             tls_from: None,
             metrics,
+            keep_routing: false,
             keep_endpoints: false,
+            last_kept: None,
             settings,
             feed,
             client,
@@ -412,6 +418,11 @@ impl Following {
         {
             at = at.min(last + PAUSE);
         }
+        if let Some(last) = self.last_kept
+            && (self.keep_routing || self.keep_endpoints)
+        {
+            at = at.min((last + KEEP).max(now));
+        }
         at
     }
 
@@ -581,8 +592,8 @@ impl Following {
                 self.last_load = Some(Instant::now());
             }
         }
-        self.keep();
         self.tell(now);
+        self.keep(now);
     }
 
     /// Whether something may be put in force now.
@@ -663,19 +674,28 @@ impl Following {
             }
         }
         self.applied = Some(applied);
-        if let Some(writer) = &self.writer {
-            writer.keep(self.store.saved());
-        }
+        self.keep_routing = true;
     }
 
-    /// Endpoints change often: they are written when nothing else is.
-    fn keep(&mut self) {
-        let quiet = self.last_load.is_none_or(|last| last.elapsed() >= PAUSE);
-        if self.keep_endpoints && quiet && matches!(self.phase, Phase::Serving) {
-            self.keep_endpoints = false;
-            if let Some(writer) = &self.writer {
-                writer.keep_endpoints(Arc::new(self.known.ready().clone()));
-            }
+    /// Hands what is different to the disk, now and then.
+    fn keep(&mut self, now: Instant) {
+        let wanted = (self.keep_routing || self.keep_endpoints)
+            && matches!(self.phase, Phase::Serving)
+            && self.last_kept.is_none_or(|last| last + KEEP <= now);
+        if !wanted {
+            return;
+        }
+        self.last_kept = Some(now);
+        let (routing, endpoints) = (
+            std::mem::take(&mut self.keep_routing),
+            std::mem::take(&mut self.keep_endpoints),
+        );
+        let Some(writer) = &self.writer else { return };
+        if routing {
+            writer.keep(self.store.saved());
+        }
+        if endpoints {
+            writer.keep_endpoints(Arc::new(self.known.ready().clone()));
         }
     }
 

@@ -133,7 +133,7 @@ impl TlsTable {
                 }
             });
             let (hosts, name) = table.place(host);
-            hosts.insert(name.clone(), bound);
+            hosts.insert(name.into(), bound);
         }
         (table, problems)
     }
@@ -201,7 +201,7 @@ impl TlsTable {
         .as_ref()
     }
 
-    fn place<'h>(&mut self, host: &'h HostPattern) -> (&mut Hosts, &'h Box<str>) {
+    fn place<'h>(&mut self, host: &'h HostPattern) -> (&mut Hosts, &'h str) {
         match host {
             HostPattern::Exact(name) => (&mut self.exact, name),
             HostPattern::Wildcard(suffix) => (&mut self.wildcard, suffix),

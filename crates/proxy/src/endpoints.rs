@@ -8,8 +8,11 @@ use paifang_model::ObjectName;
 /// Endpoints of all Services, behind one pointer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Endpoints {
-    services: HashMap<ObjectName, Vec<(Box<str>, Arc<Ready>)>, foldhash::fast::RandomState>,
+    services: HashMap<ObjectName, Ports, foldhash::fast::RandomState>,
 }
+
+/// Those of one Service, by the name of its port. It has few.
+type Ports = Vec<(Box<str>, Arc<Ready>)>;
 
 /// The endpoints of one port of a Service that take requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

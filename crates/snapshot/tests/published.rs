@@ -43,11 +43,14 @@ fn api(name: &str, release: u64, more: &str) -> Value {
     })
 }
 
+/// The number of a backend for each stage.
+type Stages = BTreeMap<&'static str, u8>;
+
 /// A group as compile makes them: everything ordered, backends without doubles and each in use.
 #[derive(Debug, Clone, Default)]
 struct Plan {
-    /// (name, release) → something that its content depends on, and for each stage the number of a backend.
-    apis: BTreeMap<(String, u64), (String, BTreeMap<&'static str, u8>)>,
+    /// By name and release: something that its content depends on, and its stages.
+    apis: BTreeMap<(String, u64), (String, Stages)>,
     grants: BTreeSet<(String, Option<String>)>,
 }
 
@@ -424,7 +427,7 @@ fn callers(count: usize) -> (Apps, Vec<Credential>) {
     let app = |at: usize| App {
         name: name(&format!("p{at:05}")),
         id: at as u64,
-        disabled: at % 7 == 0,
+        disabled: at.is_multiple_of(7),
     };
     let credential = |at: usize, key: bool| Credential {
         app: name(&format!("p{at:05}")),

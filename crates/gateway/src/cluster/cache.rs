@@ -306,14 +306,13 @@ impl Cache {
             written.apps = Some(apps.clone());
             count += 1;
         }
-        let gone = |name: &&Box<str>| !saved.groups.contains_key(*name);
-        for name in written
+        let gone: Vec<Box<str>> = written
             .groups
             .keys()
-            .filter(gone)
+            .filter(|name| !saved.groups.contains_key(*name))
             .cloned()
-            .collect::<Vec<_>>()
-        {
+            .collect();
+        for name in gone {
             remove(&self.dir.join(GROUPS).join(&*name))?;
             written.groups.remove(&name);
             count += 1;

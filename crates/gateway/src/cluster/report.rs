@@ -245,10 +245,10 @@ fn lines(sources: &Sources) -> Body {
     state.mark_changed();
     let before: Option<Arc<Reported>> = None;
     let lines = stream::unfold((state, before), |(mut state, before)| async move {
-        match tokio::time::timeout(HEARTBEAT, state.changed()).await {
+        let changed = tokio::time::timeout(HEARTBEAT, state.changed()).await;
+        if matches!(changed, Ok(Err(_))) {
             // The gateway is gone.
-            Ok(Err(_)) => return None,
-            Ok(Ok(())) | Err(_) => {}
+            return None;
         }
         let now = Arc::clone(&state.borrow_and_update());
         let line = match &before {

@@ -552,3 +552,51 @@ fn what_was_saved_is_in_force_again_and_stays_where_the_cluster_says_nothing_bet
     assert!(torn.step());
     assert_eq!(torn.served(), ["h=1"]);
 }
+
+#[test]
+fn what_a_change_costs_does_not_grow_with_what_did_not_change() {
+    let (groups, apis) = (500, 40);
+    let large = |number: usize, body: &str| {
+        let mut group = group(&format!("g{number:04}"), body, None);
+        let like = group.apis[0].clone();
+        group.apis.clear();
+        group.routes.clear();
+        for at in 0..apis {
+            let mut api = like.clone();
+            api.name = ObjectName::new("ns", format!("a{number:04}-{at:04}"));
+            api.path = format!("/a{at}/[id]").parse().unwrap();
+            group.apis.push(api);
+            group.routes.push(wire::Route {
+                stage: "RELEASE".parse().unwrap(),
+                api: at,
+                backend: 0,
+                variables: BTreeMap::new(),
+            });
+        }
+        let material = material("c");
+        publish_group(&group, |_| Some(&material))
+    };
+    let mut world = World::new();
+    for number in 0..groups {
+        world.publish(&large(number, "x"), 1);
+    }
+    let started = Instant::now();
+    assert!(world.step());
+    let whole = started.elapsed();
+    let mut took = Vec::new();
+    for change in 0..10 {
+        let changed = large(7, &format!("change {change}"));
+        let started = Instant::now();
+        world.publish(&changed, 2 + change);
+        assert!(world.step());
+        let _ = (world.store.groups(), world.store.stale(), world.problems());
+        took.push(started.elapsed());
+    }
+    took.sort();
+    eprintln!(
+        "{} Apis put together: {whole:?}; one group of {apis} changed: {:?}",
+        500 * apis,
+        took[5]
+    );
+    assert!(took[5] < whole / 10, "{took:?} {whole:?}");
+}
