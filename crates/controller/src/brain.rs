@@ -12,6 +12,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
@@ -96,7 +97,8 @@ pub(crate) struct Brain {
     under_way: BTreeSet<ObjectId>,
     failed: BTreeMap<ObjectId, (Instant, u32)>,
     clocks: BTreeMap<ObjectId, i64>,
-    followers: BTreeMap<String, AbortHandle>,
+    /// By the pod's uid: its address, which changes with its sandbox, and its reader.
+    followers: BTreeMap<String, (IpAddr, AbortHandle)>,
     making: BTreeSet<ObjectName>,
     helpers: JoinSet<()>,
 }
@@ -313,18 +315,14 @@ impl Brain {
         if self.unready.is_some() {
             return;
         }
-        for key in again {
-            match key {
-                Key::Group(group) => drop(self.pending.groups.insert(group)),
-                Key::Apps => self.pending.apps = true,
-            }
-        }
+        self.publish_again(again);
         if !effect.touched.is_empty() {
             self.compile(effect.touched, false);
         }
     }
 
     fn published(&mut self, event: PublishedEvent) -> BTreeSet<Key> {
+        tracing::trace!(?event, "published");
         match event {
             PublishedEvent::Relist(type_) => {
                 self.shelf.relist(type_);
@@ -364,8 +362,8 @@ impl Brain {
                 Some((pod.uid.clone(), followed))
             })
             .collect();
-        self.followers.retain(|uid, task| {
-            let keep = wanted.contains_key(uid);
+        self.followers.retain(|uid, (ip, task)| {
+            let keep = wanted.get(uid).is_some_and(|pod| pod.ip == *ip);
             if !keep {
                 task.abort();
             }
@@ -373,9 +371,9 @@ impl Brain {
         });
         for (uid, pod) in wanted {
             if !self.followers.contains_key(&uid) {
-                let port = self.settings.gateway_port;
+                let (ip, port) = (pod.ip, self.settings.gateway_port);
                 let reader = reports::follow(pod, port, self.material.clone(), self.heard.clone());
-                self.followers.insert(uid, self.helpers.spawn(reader));
+                self.followers.insert(uid, (ip, self.helpers.spawn(reader)));
             }
         }
     }
@@ -637,6 +635,13 @@ impl Brain {
         if batch.is_empty() {
             return;
         }
+        tracing::debug!(
+            states = batch.states.len(),
+            parts = batch.parts.len(),
+            manifests = batch.manifests.len(),
+            unneeded = batch.unneeded.len(),
+            "writing"
+        );
         let run = batch.run(
             self.client.clone(),
             Arc::clone(&self.namespace),
@@ -654,6 +659,13 @@ impl Brain {
     fn written(&mut self, (in_flight, outcome): (InFlight, Outcome)) {
         self.metrics
             .published(in_flight.began.elapsed(), outcome.writes);
+        tracing::debug!(
+            writes = outcome.writes,
+            unstored = outcome.unstored.len(),
+            unpublished = outcome.unpublished.len(),
+            took_ms = in_flight.began.elapsed().as_millis() as u64,
+            "written"
+        );
         let mut before = in_flight.before;
         for id in &outcome.unstored {
             if let Some(stored) = before.remove(id) {
@@ -680,13 +692,19 @@ impl Brain {
         for (type_, name) in outcome.gone {
             again.extend(self.shelf.gone(type_, &name));
         }
+        self.publish_again(again);
+        self.restate_groups(&in_flight.groups, false);
+    }
+
+    /// Somebody changed or removed what was published.
+    fn publish_again(&mut self, again: BTreeSet<Key>) {
         for key in again {
+            tracing::debug!(?key, "published objects are not as they should be");
             match key {
                 Key::Group(group) => drop(self.pending.groups.insert(group)),
                 Key::Apps => self.pending.apps = true,
             }
         }
-        self.restate_groups(&in_flight.groups, false);
     }
 
     /// What time alone brings.

@@ -7,19 +7,23 @@ use serde_json::{Value, json};
 
 use crate::site::{NAMESPACE, PATIENCE, Site, all, group, mock};
 
+/// The published objects of routing with a label.
+fn published(site: &Site, label: &str) -> Vec<Value> {
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/configmaps?labelSelector={label}");
+    let maps = site.plane().ask("GET", &path, &Value::Null).unwrap();
+    maps["items"].as_array().unwrap().clone()
+}
+
+/// The parts that some manifest names; older ones wait to be collected, and nobody misses them.
 fn parts(site: &Site) -> BTreeSet<String> {
-    let maps = site
-        .plane()
-        .ask(
-            "GET",
-            &format!("/api/v1/namespaces/{NAMESPACE}/configmaps?labelSelector=paifang.dev/part"),
-            &Value::Null,
-        )
-        .unwrap();
-    let items = maps["items"].as_array().unwrap();
-    items
+    let manifests: String = published(site, "paifang.dev/manifest")
         .iter()
-        .map(|item| item["metadata"]["name"].as_str().unwrap().to_owned())
+        .map(|manifest| manifest["data"]["manifest"].to_string())
+        .collect();
+    published(site, "paifang.dev/part")
+        .iter()
+        .map(|part| part["metadata"]["name"].as_str().unwrap().to_owned())
+        .filter(|name| manifests.contains(name.trim_start_matches("paifang-part-")))
         .collect()
 }
 
@@ -120,17 +124,7 @@ fn a_part_that_somebody_deletes_or_replaces_is_repaired_and_the_last_good_one_se
     }
     assert!(seen >= 2, "{seen} parts");
     // The manifest too.
-    let manifests = site
-        .plane()
-        .ask(
-            "GET",
-            &format!(
-                "/api/v1/namespaces/{NAMESPACE}/configmaps?labelSelector=paifang.dev/manifest"
-            ),
-            &Value::Null,
-        )
-        .unwrap();
-    let manifest = &manifests["items"][0];
+    let manifest = &published(&site, "paifang.dev/manifest")[0];
     let name = manifest["metadata"]["name"].as_str().unwrap();
     site.plane()
         .ask("PATCH", &path(name), &json!({"data": {"manifest": "{}"}}))
