@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Every check of this repository, in one command: formatting, lints, generated files, licences, unit tests, fuzz targets
-# and the end-to-end tests with real clients. Installs what it needs (see e2e/setup.sh) and says so. It listens and sends
-# on loopback only, and leaves nothing running.
+# and the end-to-end tests with real clients; the operator on a real Kubernetes. Installs what it needs (see e2e/setup.sh)
+# and says so. It listens and sends on loopback and in network namespaces of its own only, and leaves nothing running. The
+# tests with pods need root.
 #
 #   ./test.sh              all of it
-#   ./test.sh e2e -k tls   one step, with arguments for it: fmt, clippy, codegen, deny, unit, fuzz, e2e
+#   ./test.sh e2e -k tls   one step, with arguments for it: fmt, clippy, codegen, deny, unit, cluster, node, fuzz, e2e
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source e2e/setup.sh
@@ -50,10 +51,13 @@ clippy() { cargo clippy --workspace --all-targets --locked "$@" -- -D warnings; 
 codegen() { cargo xtask codegen --check "$@"; }
 deny() { cargo deny --locked check --hide-inclusion-graph licenses bans sources "$@"; }
 unit() { cargo test --workspace --locked "$@"; }
+# Part of `unit`: the operator on a real control plane, and with real pods.
+cluster() { cargo test --locked -p paifang --test cluster "$@"; }
+node() { cargo test --locked -p paifang --test node "$@"; }
 fuzz() { fuzz/run.sh "${1:-$FUZZ_SECONDS}"; }
 # After `cargo test --workspace` the program is there already; built alone it would have other features, and be built anew.
 e2e() {
-  [ -n "${built:-}" ] || cargo build --locked -p paifang
+  [ -n "${built:-}" ] || cargo build --locked -p paifang -p paifang-testkit
   (cd e2e && ../.cache/venv/bin/python -m pytest "$@")
 }
 
@@ -61,10 +65,11 @@ if [ $# -gt 0 ]; then
   name=$1
   shift
   case $name in
-    fmt | clippy | codegen | unit | fuzz) step "$name" "$name" "$@" ;;
+    fmt | clippy | codegen | fuzz) step "$name" "$name" "$@" ;;
+    unit | cluster | node) step "set-up" setup_quick; step "tools" setup_slow; step "$name" "$name" "$@" ;;
     deny) step "tools" setup_slow; step deny deny "$@" ;;
     e2e) step "set-up" setup_quick; step "tools" setup_slow; step e2e e2e "$@" ;;
-    *) echo "unknown step $name: fmt, clippy, codegen, deny, unit, fuzz or e2e" >&2; exit 2 ;;
+    *) echo "unknown step $name: fmt, clippy, codegen, deny, unit, cluster, node, fuzz or e2e" >&2; exit 2 ;;
   esac
   exit 0
 fi

@@ -86,6 +86,9 @@ setup_slow() {
     CARGO_TARGET_DIR=$cache/cargo-deny nice -n 10 cargo install --quiet --locked --version 0.20.2 --root "$cache" cargo-deny
     rm -rf "$cache/cargo-deny"
   fi
+  setup_helm_unittest
+  setup_cluster
+  setup_argocd
 }
 
 # Tests of the charts. Built in its own folder of Go's module cache: it replaces a module, which `go install NAME@VERSION` refuses.
@@ -155,10 +158,12 @@ setup_quick() {
   setup_debian curl:curl openssl:openssl h2load:nghttp2-client gcc:build-essential cmake:cmake java:default-jdk-headless javac:default-jdk-headless \
     mvn:maven node:nodejs npm:npm
   command -v cargo >/dev/null || missing "Rust" "Install the toolchain that rust-toolchain.toml names."
-  command -v go >/dev/null || missing "Go" "Go 1.24 or newer builds h2spec and kubectl-validate; Debian's own is older."
+  command -v go >/dev/null || missing "Go" "Go 1.25 or newer builds the cluster of the tests and other tools; Debian's own is older."
   setup_python
   setup_node
   setup_java
+  setup_containers
+  setup_kubectl
 }
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
