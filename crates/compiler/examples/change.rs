@@ -8,12 +8,16 @@ use std::{
 };
 
 use paifang_compiler::{
-    CertificateFacts, Compiler, Kind, Memory, Object, ObjectId, Objects, Secret, Settings, Touched,
-    Update, compile,
+    AnyObject, CertificateFacts, Compiler, Kind, Memory, Object, ObjectId, Objects, Request,
+    Secret, Settings, Touched, Update, compile,
 };
 use paifang_model::{ObjectName, Redacted};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Apis in one group, and behind one BackendService.
 const IN_GROUP: usize = 40;
@@ -44,10 +48,10 @@ fn main() -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(
         out,
-        "| Apis | from nothing | bytes an Api | {} |",
+        "| Apis | from nothing | bytes an Api | {} | asking about an Api | asking about an address, 500 Apis |",
         CHANGES.map(|(what, _)| what).join(" | ")
     )?;
-    writeln!(out, "|{}", " ---: |".repeat(CHANGES.len() + 3))?;
+    writeln!(out, "|{}", " ---: |".repeat(CHANGES.len() + 5))?;
     for apis in [100, 2_000, 20_000] {
         writeln!(out, "{}", row(apis))?;
     }
@@ -79,10 +83,37 @@ fn row(apis: usize) -> String {
         took.sort();
         row.push_str(&format!(" {} |", shown(took[TURNS / 2])));
     }
+    let mut spec = api(7);
+    spec["request"]["path"] = json!("/asked/[x]");
+    let asked = AnyObject::Api(object(spec));
+    row.push_str(&format!(" {} |", ask(&compiler, &objects, "a7", &asked)));
+    let asked = AnyObject::BackendService(object(backend("http://10.2.0.1")));
+    row.push_str(&format!(
+        " {} |",
+        ask(&compiler, &objects, "shared", &asked)
+    ));
     // What was answered step by step is what is answered at once.
     let expected = compile(&objects, compiler.memory(), compiler.settings());
     assert!(*compiler.snapshot() == expected.snapshot && *compiler.verdicts() == expected.verdicts);
     row
+}
+
+fn ask(compiler: &Compiler, objects: &Objects, of: &str, object: &AnyObject) -> String {
+    let name = name(of);
+    let request = Request::Write {
+        name: &name,
+        object,
+    };
+    let mut took: Vec<Duration> = (0..TURNS)
+        .map(|_| {
+            let began = Instant::now();
+            let admission = compiler.admit(objects, &request);
+            assert!(admission.refusals.is_empty(), "{admission:?}");
+            began.elapsed()
+        })
+        .collect();
+    took.sort();
+    shown(took[TURNS / 2])
 }
 
 /// Until nothing is to be decided any more.

@@ -2,6 +2,9 @@
 //!
 //! No clock, no I/O, no logging and no cryptography: whatever must be fetched or checked outside comes in as an argument. A mistake
 //! of a user is part of the answer, never an error. Same input, same bytes out, in whatever order the objects were gathered.
+//!
+//! [`compile`] looks at everything once. A [`Compiler`] answers the same change after change, looking only at what each reaches, and
+//! says beforehand what a change would do ([`Compiler::admit`]).
 
 mod admit;
 mod apps;

@@ -182,6 +182,18 @@ impl Wish {
         both.map(|candidate| candidate.group())
     }
 
+    fn claim<'w>(
+        &'w self,
+        candidate: Option<&'w Arc<Candidate>>,
+        member: usize,
+        groups: &BTreeMap<&ObjectName, usize>,
+    ) -> Option<Claim<(usize, &'w Stage, &'w str)>> {
+        let candidate = candidate?;
+        let group = groups[candidate.group()];
+        let key = (group, &self.stage, candidate.draft.shape.as_str());
+        Some(Claim { key, group, member })
+    }
+
     fn settle(&self, outcome: Outcome, blocked: Option<Problem>) -> StageOutcome {
         StageOutcome {
             stage: self.stage.clone(),
@@ -584,16 +596,11 @@ pub(crate) fn settle(contenders: &[Contender<'_>], settings: &Settings) -> Vec<V
         let next = groups.len();
         groups.entry(group).or_insert(next);
     }
-    let claim = |member: usize, stage, candidate: &'_ Arc<Candidate>| {
-        let group = groups[candidate.group()];
-        let key = (group, stage, candidate.draft.shape.clone());
-        Claim { key, group, member }
-    };
-    let entries: Vec<Entry<(usize, &Stage, String)>> = wishes
+    let entries: Vec<Entry<(usize, &Stage, &str)>> = wishes
         .iter()
         .map(|(at, wish)| Entry {
-            wanted: wish.wanted.as_ref().map(|it| claim(*at, &wish.stage, it)),
-            held: wish.held.as_ref().map(|it| claim(*at, &wish.stage, it)),
+            wanted: wish.claim(wish.wanted.as_ref(), *at, &groups),
+            held: wish.claim(wish.held.as_ref(), *at, &groups),
             holds: wish.holds,
         })
         .collect();
