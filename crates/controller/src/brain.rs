@@ -10,6 +10,9 @@
 //! while a batch is under way goes into the next. What cannot be written stays to be written, with back-off. A replica that does
 //! not lead does the same but for the writes, so that it can admit objects, and can take over at once.
 
+mod publishing;
+mod statuses;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -22,10 +25,7 @@ use kube::Client;
 use paifang_compiler::{Compiler, Kind, MemoryKey, ObjectId, SecretToMake, Touched, Update};
 use paifang_model::ObjectName;
 use paifang_runtime::readiness::Hold;
-use paifang_snapshot::{
-    published::{certificates_of, publish_apps},
-    wire,
-};
+use paifang_snapshot::{published::certificates_of, wire};
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, JoinHandle, JoinSet},
@@ -40,19 +40,13 @@ use crate::{
     pki::Material,
     publish::{Batch, Key, Outcome, Shelf},
     reports::{self, Heard},
-    status::{self, Stated, Updates, Versions, View},
+    status::{Stated, Updates, Versions},
     store::{self, Stored},
     watch::{self as watches, Event, PodEvent, PublishedEvent},
     world::{Effect, World},
     write,
 };
 
-/// Statuses that are written at a time.
-const STATUSES_AT_ONCE: usize = 16;
-/// A status is written when nothing newer about its object was heard for so long, so that one write says what would take two.
-const SETTLED: Duration = Duration::from_millis(80);
-/// Statuses that are computed in one turn.
-const STATUSES_A_TURN: usize = 500;
 /// Between two looks at what time alone brings.
 const LOOK_AROUND: Duration = Duration::from_secs(5);
 /// Events that are taken in one turn.
@@ -533,180 +527,6 @@ impl Brain {
         ids
     }
 
-    /// Makes the Secrets that Apps ask for. They come back by the watch.
-    fn make(&mut self, wanted: Vec<(SecretToMake, String)>) {
-        let names: BTreeSet<ObjectName> = wanted.iter().map(|(it, _)| it.secret.clone()).collect();
-        self.making.retain(|name| names.contains(name));
-        if !self.leads {
-            return;
-        }
-        for (make, uid) in wanted {
-            if self.making.insert(make.secret.clone()) {
-                let (client, leading, events) = (
-                    self.client.clone(),
-                    self.leading.clone(),
-                    self.events.clone(),
-                );
-                self.helpers
-                    .spawn(write::make_secret(client, leading, make, uid, events));
-            }
-        }
-    }
-
-    /// Starts the next batch, when there is something to write and nothing is under way.
-    fn dispatch(&mut self) {
-        if !self.leads || self.in_flight.is_some() || self.unready.is_some() {
-            return;
-        }
-        let pending = &self.pending;
-        if pending.states.is_empty() && pending.groups.is_empty() && !pending.apps {
-            return;
-        }
-        if pending
-            .not_before
-            .is_some_and(|until| Instant::now() < until)
-        {
-            return;
-        }
-        let mut batch = Batch::default();
-        let mut before = BTreeMap::new();
-        let groups = std::mem::take(&mut self.pending.groups);
-        let states = std::mem::take(&mut self.pending.states);
-        let apps = std::mem::take(&mut self.pending.apps);
-        {
-            let shared = Arc::clone(&self.shared);
-            let shared = shared.read().unwrap_or_else(PoisonError::into_inner);
-            let Some(compiler) = &shared.compiler else {
-                return;
-            };
-            for id in states {
-                let stored = self.stored.remove(&id).unwrap_or_default();
-                let uid = shared.world.facts.get(&id).map(|facts| facts.uid.as_str());
-                let (writes, after) = store::changes(&id, uid, compiler.memory(), &stored);
-                if uid.is_some() {
-                    self.stored.insert(id.clone(), after);
-                }
-                if !writes.is_empty() {
-                    before.insert(id.clone(), stored);
-                    batch.states.push((id, writes));
-                }
-            }
-            let snapshot = compiler.snapshot();
-            for name in &groups {
-                let group = snapshot.groups.get(name);
-                let planned = self.shelf.plan_group(
-                    name,
-                    group.map(|group| &**group),
-                    &snapshot.certificates,
-                    &mut batch,
-                );
-                match (planned, group) {
-                    (Some(hash), Some(group)) => {
-                        self.versions.remember(name, hash, Arc::clone(group))
-                    }
-                    _ => self.versions.forget(name),
-                }
-            }
-            if apps {
-                let salt = self.salt.get_or_insert_with(write::random_salt);
-                let published = publish_apps(&snapshot.apps, &snapshot.credentials, salt);
-                self.shelf.plan_apps(published, &mut batch);
-            }
-        }
-        self.restate_groups(&groups, apps);
-        self.send(batch, before, groups);
-    }
-
-    /// What a group is planned to be decides what counts as served.
-    fn restate_groups(&mut self, groups: &BTreeSet<ObjectName>, apps: bool) {
-        self.news(News {
-            groups: groups.clone(),
-            apps,
-            instances: BTreeSet::new(),
-        });
-    }
-
-    fn send(
-        &mut self,
-        batch: Batch,
-        before: BTreeMap<ObjectId, Stored>,
-        groups: BTreeSet<ObjectName>,
-    ) {
-        if batch.is_empty() {
-            return;
-        }
-        tracing::debug!(
-            states = batch.states.len(),
-            parts = batch.parts.len(),
-            manifests = batch.manifests.len(),
-            unneeded = batch.unneeded.len(),
-            "writing"
-        );
-        let run = batch.run(
-            self.client.clone(),
-            Arc::clone(&self.namespace),
-            self.leading.clone(),
-        );
-        self.in_flight = Some(InFlight {
-            task: tokio::spawn(run),
-            before,
-            groups,
-            began: Instant::now(),
-        });
-    }
-
-    /// A batch is done.
-    fn written(&mut self, (in_flight, outcome): (InFlight, Outcome)) {
-        self.metrics
-            .published(in_flight.began.elapsed(), outcome.writes);
-        tracing::debug!(
-            writes = outcome.writes,
-            unstored = outcome.unstored.len(),
-            unpublished = outcome.unpublished.len(),
-            took_ms = in_flight.began.elapsed().as_millis() as u64,
-            "written"
-        );
-        let mut before = in_flight.before;
-        for id in &outcome.unstored {
-            if let Some(stored) = before.remove(id) {
-                self.stored.insert(id.clone(), stored);
-            }
-        }
-        let failed = !outcome.unstored.is_empty() || !outcome.unpublished.is_empty();
-        self.pending.states.extend(outcome.unstored);
-        for key in outcome.unpublished {
-            match key {
-                Key::Group(group) => drop(self.pending.groups.insert(group)),
-                Key::Apps => self.pending.apps = true,
-            }
-        }
-        self.pending.failures = if failed { self.pending.failures + 1 } else { 0 };
-        self.pending.not_before = failed.then(|| Instant::now() + back_off(self.pending.failures));
-        if failed {
-            self.metrics.publish_failed();
-        }
-        for found in outcome.there {
-            self.shelf.was_written(found);
-        }
-        let mut again = BTreeSet::new();
-        for (type_, name) in outcome.gone {
-            again.extend(self.shelf.gone(type_, &name));
-        }
-        self.publish_again(again);
-        self.restate_groups(&in_flight.groups, false);
-    }
-
-    /// Somebody changed or removed what was published.
-    fn publish_again(&mut self, again: BTreeSet<Key>) {
-        for key in again {
-            tracing::debug!(?key, "published objects are not as they should be");
-            match key {
-                Key::Group(group) => drop(self.pending.groups.insert(group)),
-                Key::Apps => self.pending.apps = true,
-            }
-        }
-    }
-
     /// What time alone brings.
     fn look_around(&mut self) {
         if self.unready.is_some() {
@@ -734,119 +554,6 @@ impl Brain {
             self.shelf
                 .plan_collection(&self.fleet, Instant::now(), &mut batch);
             self.send(batch, BTreeMap::new(), BTreeSet::new());
-        }
-    }
-
-    fn mark(&mut self, id: ObjectId) {
-        self.dirty.entry(id).or_insert_with(Instant::now);
-    }
-
-    fn dirty_all(&mut self) {
-        let shared = Arc::clone(&self.shared);
-        let shared = shared.read().unwrap_or_else(PoisonError::into_inner);
-        for id in shared.world.facts.keys() {
-            self.dirty.entry(id.clone()).or_insert_with(Instant::now);
-        }
-    }
-
-    /// Writes what settled and differs, as far as there is room.
-    fn write_statuses(&mut self) {
-        if self.unready.is_some() || !self.leads {
-            // A replica that takes over looks at everything.
-            self.dirty.clear();
-            return;
-        }
-        let now = Instant::now();
-        let retry: Vec<ObjectId> = self
-            .failed
-            .iter()
-            .filter(|(_, (at, _))| *at <= now)
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in retry {
-            self.dirty
-                .entry(id.clone())
-                .or_insert(now.checked_sub(SETTLED).unwrap_or(now));
-            if let Some((at, _)) = self.failed.get_mut(&id) {
-                *at = now + BACK_OFF.1 * 100;
-            }
-        }
-        let room = STATUSES_AT_ONCE.saturating_sub(self.under_way.len());
-        if room == 0 || self.dirty.is_empty() {
-            return;
-        }
-        let settled = self.dirty.iter().filter(|(id, since)| {
-            now.duration_since(**since) >= SETTLED && !self.under_way.contains(*id)
-        });
-        let ids: Vec<ObjectId> = settled
-            .take(STATUSES_A_TURN)
-            .map(|(id, _)| id.clone())
-            .collect();
-        let shared = Arc::clone(&self.shared);
-        let shared = shared.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(compiler) = &shared.compiler else {
-            return;
-        };
-        let mut started = 0;
-        for id in ids {
-            if started == room {
-                break;
-            }
-            self.dirty.remove(&id);
-            let view = View {
-                world: &shared.world,
-                compiler,
-                shelf: &self.shelf,
-                versions: &self.versions,
-                fleet: &self.fleet,
-                updates: &self.updates,
-                now: Timestamp::now(),
-            };
-            match view.next_change(&id) {
-                Some(at) => drop(self.clocks.insert(id.clone(), at)),
-                None => drop(self.clocks.remove(&id)),
-            }
-            let Some(stated) = view.state(&id) else {
-                continue;
-            };
-            let there = shared.world.statuses.get(&id);
-            if there.is_some_and(|there| status::normal(&id, there) == stated.status) {
-                self.failed.remove(&id);
-                continue;
-            }
-            let Some(facts) = shared.world.facts.get(&id) else {
-                continue;
-            };
-            started += 1;
-            self.under_way.insert(id.clone());
-            let uid = facts.uid.clone();
-            let (client, leading) = (self.client.clone(), self.leading.clone());
-            self.writing.spawn(async move {
-                let result = write::status(&client, &leading, &id, &uid, &stated).await;
-                (id, stated, result)
-            });
-        }
-    }
-
-    /// A status was written, or not.
-    fn stated(&mut self, id: ObjectId, stated: Stated, result: write::Result) {
-        self.under_way.remove(&id);
-        match result {
-            write::Result::Done => {
-                self.metrics.status_written();
-                self.failed.remove(&id);
-                let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
-                if shared.world.facts.contains_key(&id) {
-                    shared.world.statuses.insert(id, stated.status);
-                }
-            }
-            write::Result::Gone => drop(self.failed.remove(&id)),
-            write::Result::Failed => {
-                self.metrics.status_failed();
-                let tries = self.failed.get(&id).map_or(1, |(_, tries)| tries + 1);
-                self.failed
-                    .insert(id, (Instant::now() + back_off(tries), tries));
-            }
         }
     }
 }

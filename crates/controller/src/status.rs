@@ -81,7 +81,7 @@ impl View<'_> {
     pub(crate) fn state(&self, id: &ObjectId) -> Option<Stated> {
         let facts = self.world.facts.get(id)?;
         let mut verdict = Verdict::clone(self.compiler.verdict(id)?);
-        let before = normal(id, self.world.statuses.get(id).unwrap_or(&Value::Null));
+        let before = normal(id, &self.world.status(id));
         let reach = self.reach(id, &verdict.status);
         verdict.programmed(reach.is_complete(), reach.message());
         let mut conditions: Vec<Condition> = verdict

@@ -33,8 +33,8 @@ pub(crate) struct World {
     pub(crate) objects: Objects,
     /// Of each object among `objects`.
     pub(crate) facts: BTreeMap<ObjectId, Facts>,
-    /// What stands in the status of each object, to write it only when it is different.
-    pub(crate) statuses: BTreeMap<ObjectId, serde_json::Value>,
+    /// What stands in the status of each object, to write it only when it is different. As text: a parsed one takes many times the room.
+    pub(crate) statuses: BTreeMap<ObjectId, Box<str>>,
     /// Secrets that were looked at: the version, or none for one that was not there.
     looked_at: BTreeMap<ObjectName, Option<String>>,
     /// Who names each Secret.
@@ -90,8 +90,9 @@ impl World {
         self.note(Store::Objects(seen.id.kind), &seen.id.name);
         let known = self.facts.get(&seen.id);
         let same = known == Some(&seen.facts) && !self.held.contains_key(&seen.id);
-        if self.statuses.get(&seen.id) != Some(&seen.status) {
-            self.statuses.insert(seen.id.clone(), seen.status.clone());
+        let status: Box<str> = seen.status.to_string().into();
+        if self.statuses.get(&seen.id) != Some(&status) {
+            self.statuses.insert(seen.id.clone(), status);
             effect.restate.insert(seen.id.clone());
         }
         if same {
@@ -243,6 +244,13 @@ impl World {
         if before != grant {
             effect.touched.reference_grants.insert(name);
         }
+    }
+
+    /// What stands in the status of an object; null when there is nothing.
+    pub(crate) fn status(&self, id: &ObjectId) -> serde_json::Value {
+        let text = self.statuses.get(id);
+        text.and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default()
     }
 
     /// A store is about to be read whole.

@@ -10,7 +10,7 @@ use super::View;
 use crate::{fleet::Member, publish::Key};
 
 /// Versions of a group that are remembered.
-const KEPT: usize = 8;
+const KEPT: usize = 4;
 
 /// What each manifest that was published lately stood for.
 #[derive(Debug, Default)]

@@ -1,0 +1,139 @@
+//! Statuses: which are looked at, when they are written, and what becomes of the writes.
+
+use std::{
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::jiff::Timestamp;
+use paifang_compiler::ObjectId;
+
+use super::{BACK_OFF, Brain, back_off};
+use crate::{
+    status::{self, Stated, View},
+    write,
+};
+
+/// Statuses that are written at a time.
+const STATUSES_AT_ONCE: usize = 16;
+/// A status is written when nothing newer about its object was heard for so long, so that one write says what would take two.
+const SETTLED: Duration = Duration::from_millis(80);
+/// Statuses that are computed in one turn.
+const STATUSES_A_TURN: usize = 500;
+
+impl Brain {
+    pub(super) fn mark(&mut self, id: ObjectId) {
+        self.dirty.entry(id).or_insert_with(Instant::now);
+    }
+
+    pub(super) fn dirty_all(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let shared = shared.read().unwrap_or_else(PoisonError::into_inner);
+        for id in shared.world.facts.keys() {
+            self.dirty.entry(id.clone()).or_insert_with(Instant::now);
+        }
+    }
+
+    /// Writes what settled and differs, as far as there is room.
+    pub(super) fn write_statuses(&mut self) {
+        if self.unready.is_some() || !self.leads {
+            // A replica that takes over looks at everything.
+            self.dirty.clear();
+            return;
+        }
+        let now = Instant::now();
+        let retry: Vec<ObjectId> = self
+            .failed
+            .iter()
+            .filter(|(_, (at, _))| *at <= now)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in retry {
+            self.dirty
+                .entry(id.clone())
+                .or_insert(now.checked_sub(SETTLED).unwrap_or(now));
+            if let Some((at, _)) = self.failed.get_mut(&id) {
+                *at = now + BACK_OFF.1 * 100;
+            }
+        }
+        let room = STATUSES_AT_ONCE.saturating_sub(self.under_way.len());
+        if room == 0 || self.dirty.is_empty() {
+            return;
+        }
+        let settled = self.dirty.iter().filter(|(id, since)| {
+            now.duration_since(**since) >= SETTLED && !self.under_way.contains(*id)
+        });
+        let ids: Vec<ObjectId> = settled
+            .take(STATUSES_A_TURN)
+            .map(|(id, _)| id.clone())
+            .collect();
+        let shared = Arc::clone(&self.shared);
+        let shared = shared.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(compiler) = &shared.compiler else {
+            return;
+        };
+        let mut started = 0;
+        for id in ids {
+            if started == room {
+                break;
+            }
+            self.dirty.remove(&id);
+            let view = View {
+                world: &shared.world,
+                compiler,
+                shelf: &self.shelf,
+                versions: &self.versions,
+                fleet: &self.fleet,
+                updates: &self.updates,
+                now: Timestamp::now(),
+            };
+            match view.next_change(&id) {
+                Some(at) => drop(self.clocks.insert(id.clone(), at)),
+                None => drop(self.clocks.remove(&id)),
+            }
+            let Some(stated) = view.state(&id) else {
+                continue;
+            };
+            if status::normal(&id, &shared.world.status(&id)) == stated.status {
+                self.failed.remove(&id);
+                continue;
+            }
+            let Some(facts) = shared.world.facts.get(&id) else {
+                continue;
+            };
+            started += 1;
+            self.under_way.insert(id.clone());
+            let uid = facts.uid.clone();
+            let (client, leading) = (self.client.clone(), self.leading.clone());
+            self.writing.spawn(async move {
+                let result = write::status(&client, &leading, &id, &uid, &stated).await;
+                (id, stated, result)
+            });
+        }
+    }
+
+    /// A status was written, or not.
+    pub(super) fn stated(&mut self, id: ObjectId, stated: Stated, result: write::Result) {
+        self.under_way.remove(&id);
+        match result {
+            write::Result::Done => {
+                self.metrics.status_written();
+                self.failed.remove(&id);
+                let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+                if shared.world.facts.contains_key(&id) {
+                    shared
+                        .world
+                        .statuses
+                        .insert(id, stated.status.to_string().into());
+                }
+            }
+            write::Result::Gone => drop(self.failed.remove(&id)),
+            write::Result::Failed => {
+                self.metrics.status_failed();
+                let tries = self.failed.get(&id).map_or(1, |(_, tries)| tries + 1);
+                self.failed
+                    .insert(id, (Instant::now() + back_off(tries), tries));
+            }
+        }
+    }
+}
