@@ -120,7 +120,7 @@ impl Cluster {
     }
 }
 
-fn any(document: &Value) -> (ObjectId, AnyObject) {
+pub(crate) fn any(document: &Value) -> (ObjectId, AnyObject) {
     fn only<K: Clone, S: Clone>(
         kind: Kind,
         map: std::collections::BTreeMap<K, Object<S>>,

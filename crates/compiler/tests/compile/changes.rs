@@ -1,9 +1,16 @@
 //! Changes one after the other, told one by one: a compiler that looks only at what was touched answers as one that looks at everything.
 
-use paifang_compiler::{Compiler, Memory, Touched, compile};
+use std::collections::{BTreeMap, BTreeSet};
+
+use paifang_compiler::{
+    Admission, Compiler, ConditionKind, Kind, Memory, ObjectId, Objects, Problem, Reason, Request,
+    Status, Touched, compile,
+};
+use paifang_model::{ObjectName, Stage};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use crate::admission::any as any_object;
 use crate::support::{documents, gather, id, settings, touched, update_as};
 
 /// Few names, so that objects meet: two groups of two namespaces, routes, hosts, keys and Secrets that several ask for.
@@ -357,6 +364,124 @@ proptest! {
                     Step::Edit(at, object, to) => edit(&mut documents, &EDITS[at.index(EDITS.len())], object, to),
                     Step::Turn(which) => turn(&mut documents, &world, which),
                     Step::Nothing => {}
+                }
+            }
+        }
+    }
+}
+
+/// Until nothing is to be decided any more.
+fn come_to_rest(compiler: &mut Compiler, objects: &Objects) {
+    for _ in 0..10 {
+        if !compiler.update(objects, &Touched::default()).unsettled {
+            return;
+        }
+    }
+    panic!("it never comes to rest");
+}
+
+/// Each stage in which an Api answers.
+fn online(compiler: &Compiler) -> BTreeSet<(Stage, ObjectName)> {
+    let mut online = BTreeSet::new();
+    for (id, verdict) in compiler.verdicts() {
+        if let Status::Api(status) = &verdict.status {
+            let stages = status.stages.iter().filter(|(_, it)| it.is_published());
+            online.extend(stages.map(|(stage, _)| (stage.clone(), id.name.clone())));
+        }
+    }
+    online
+}
+
+/// What admission said, against what came of it.
+fn check_foresight(
+    admission: &Admission,
+    before: &BTreeSet<(Stage, ObjectName)>,
+    compiler: &Compiler,
+    id: &ObjectId,
+) {
+    let verdict = compiler.verdict(id);
+    let problems = verdict.iter().flat_map(|it| &it.problems);
+    let refused: Vec<&Problem> = problems
+        .filter(|it| it.reason.condition() == ConditionKind::Accepted)
+        .filter(|it| it.reason != Reason::GroupFull)
+        .filter(|it| id.kind != Kind::App || !it.field.ends_with(']'))
+        .collect();
+    assert_eq!(
+        admission.refusals.iter().collect::<Vec<_>>(),
+        refused,
+        "{id}"
+    );
+    if !refused.is_empty() {
+        return;
+    }
+    let now = online(compiler);
+    let mut lost: BTreeMap<&Stage, Vec<String>> = BTreeMap::new();
+    for (stage, api) in before.difference(&now) {
+        lost.entry(stage).or_default().push(api.to_string());
+    }
+    let expected: Vec<String> = lost
+        .iter()
+        .map(|(stage, apis)| {
+            let plural = if apis.len() == 1 { "" } else { "s" };
+            let count = apis.len();
+            format!(
+                "this takes {count} Api{plural} offline in {stage}: {}",
+                apis.join(", ")
+            )
+        })
+        .collect();
+    let said = admission.warnings.iter();
+    let said: Vec<&String> = said
+        .filter(|it| it.contains("Api") && it.contains(" offline in "))
+        .collect();
+    assert_eq!(said, expected.iter().collect::<Vec<_>>(), "{id}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_said_beforehand_comes_true(steps in prop::collection::vec(step(), 1..20)) {
+        let world = documents(WORLD);
+        let mut documents = world.clone();
+        let mut objects = gather(&documents);
+        let mut compiler = Compiler::new(Memory::default(), small());
+        for step in steps {
+            come_to_rest(&mut compiler, &objects);
+            let before = documents.clone();
+            match step {
+                Step::Edit(at, object, to) => edit(&mut documents, &EDITS[at.index(EDITS.len())], object, to),
+                Step::Turn(which) => turn(&mut documents, &world, which),
+                Step::Nothing => {}
+            }
+            let touched = touched(&before, &documents);
+            let asked = touched.objects.first().map(|id| {
+                let name = id.to_string();
+                let document = documents.iter().find(|it| crate::support::id(it) == name);
+                let object = document.map(|it| any_object(it).1);
+                let request = match &object {
+                    Some(object) => Request::Write { name: &id.name, object },
+                    None => Request::Delete { id },
+                };
+                (id.clone(), compiler.admit(&objects, &request), online(&compiler))
+            });
+            // An edit of what stands outside of the spec, or that spells the same otherwise, is let through.
+            let spec = |documents: &[Value], name: &str| {
+                let mut document = documents.iter().find(|it| id(it) == name)?.clone();
+                let meta = document["metadata"].as_object_mut().unwrap();
+                meta.retain(|key, _| key == "name" || key == "namespace");
+                Some(format!("{:?}", any_object(&document)))
+            };
+            objects = gather(&documents);
+            compiler.update(&objects, &touched);
+            if let Some((id, admission, online)) = asked {
+                let name = id.to_string();
+                let now = spec(&documents, &name);
+                if now.is_none() && !admission.refusals.is_empty() {
+                    // `Block` is for who asks: what is gone is gone.
+                    assert_eq!(id.kind, Kind::BackendService);
+                } else if now != spec(&before, &name) {
+                    check_foresight(&admission, &online, &compiler, &id);
                 }
             }
         }
