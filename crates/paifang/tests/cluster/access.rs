@@ -129,7 +129,7 @@ fn both_codes_work_while_one_is_rotated_and_the_old_one_ends_with_its_secret() {
         .unwrap();
     all_say(site, &host, &old, UNKNOWN);
     all_say(site, &host, &new, 200);
-    let object = site.until(&namespace, "apps", "app", "Ready", "False");
+    let object = site.until(&namespace, "apps", "app", "ResolvedRefs", "False");
     assert_eq!(
         find(&object, "ResolvedRefs")["reason"],
         "SecretNotFound",

@@ -49,7 +49,7 @@ fn edits_publications_and_removals_of_others_fail_no_request() {
             &namespace,
             "apigroups",
             "g",
-            json!({"spec": {"qpsLimit": 100_000 + round}}),
+            json!({"spec": {"qpsLimit": 900_000 + round}}),
         );
     }
     site.until(&namespace, "apis", "steady", "Ready", "True");

@@ -461,10 +461,10 @@ pub(crate) fn find(object: &Value, condition: &str) -> Value {
         .unwrap_or_default()
 }
 
-/// A group bound to `host`, as YAML.
+/// A group bound to `host`, as YAML; its limit is out of the way of load.
 pub(crate) fn group(name: &str, host: &str) -> String {
     format!(
-        "apiVersion: paifang.dev/v1alpha1\nkind: ApiGroup\nmetadata: {{name: {name}}}\nspec: {{}}\n---\n\
+        "apiVersion: paifang.dev/v1alpha1\nkind: ApiGroup\nmetadata: {{name: {name}}}\nspec: {{qpsLimit: 1000000}}\n---\n\
          apiVersion: paifang.dev/v1alpha1\nkind: DomainBinding\nmetadata: {{name: {name}}}\nspec: {{groupRef: {{name: {name}}}, domain: {host}}}\n"
     )
 }
