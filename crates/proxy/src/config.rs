@@ -8,7 +8,7 @@ use std::{
 use http::HeaderValue;
 use paifang_model::ObjectName;
 use paifang_snapshot::{
-    table::{Problem, Table},
+    table::{Backend, Group, Problem, Table},
     wire::{self, BackendTls, Snapshot, Target},
 };
 use rustls::ClientConfig;
@@ -22,10 +22,20 @@ pub struct Config {
     /// Credentials, ready to verify with.
     pub keys: Arc<Keys>,
     /// TLS towards backends, by what each asks for. An entry that could not be made says why.
-    pub(crate) backend_tls: HashMap<Option<BackendTls>, Result<Arc<ClientConfig>, String>>,
+    pub(crate) backend_tls: Arc<BackendTlsConfigs>,
     /// What each backend is told as `Host`, by [`paifang_snapshot::table::Backend::id`].
-    hosts: HashMap<u64, HeaderValue, foldhash::fast::RandomState>,
+    hosts: Arc<Hosts>,
     source: Source,
+}
+
+type BackendTlsConfigs = HashMap<Option<BackendTls>, Result<Arc<ClientConfig>, String>>;
+
+/// With what backends had that are there no more, up to about as many.
+#[derive(Default)]
+struct Hosts {
+    all: HashMap<u64, HeaderValue, foldhash::fast::RandomState>,
+    /// How many were added since every backend was looked at.
+    added: usize,
 }
 
 /// What a configuration was loaded from, so that an unchanged part is not loaded again.
@@ -44,8 +54,8 @@ impl Config {
         Self {
             table: Table::empty(),
             keys: Arc::default(),
-            backend_tls: HashMap::new(),
-            hosts: HashMap::default(),
+            backend_tls: Arc::default(),
+            hosts: Arc::default(),
             source: Source::default(),
         }
     }
@@ -62,9 +72,16 @@ impl Config {
             Arc::new(Keys::load(&snapshot.apps, &snapshot.credentials))
         };
         let reusable = same(&snapshot.certificates, &previous.source.certificates);
+        let changed: Vec<&Arc<Group>> = table
+            .groups()
+            .filter(|group| {
+                let before = previous.table.group(&group.name);
+                before.is_none_or(|before| !Arc::ptr_eq(before, group))
+            })
+            .collect();
         let config = Self {
-            backend_tls: backend_tls(&table, snapshot, reusable.then_some(previous)),
-            hosts: hosts(&table, previous),
+            backend_tls: backend_tls(&table, &changed, snapshot, reusable.then_some(previous)),
+            hosts: hosts(&table, &changed, &previous.hosts),
             table,
             keys,
             source: Source {
@@ -78,7 +95,7 @@ impl Config {
 
     /// What a backend is told as `Host`; `None` when that cannot be sent, or for one that is not asked over HTTP.
     pub(crate) fn host(&self, backend: u64) -> Option<HeaderValue> {
-        self.hosts.get(&backend).cloned()
+        self.hosts.all.get(&backend).cloned()
     }
 }
 
@@ -87,25 +104,39 @@ fn same<T: PartialEq>(left: &Arc<T>, right: &Arc<T>) -> bool {
     Arc::ptr_eq(left, right) || left == right
 }
 
-fn hosts(
-    table: &Table,
-    previous: &Config,
-) -> HashMap<u64, HeaderValue, foldhash::fast::RandomState> {
-    let mut hosts = HashMap::default();
-    for route in table.groups().flat_map(|group| group.routes()) {
-        let backend = &route.backend;
-        if hosts.contains_key(&backend.id) {
-            continue;
+/// Looks at the groups that changed alone, but for a whole look now and then, so that what is used no more is forgotten.
+fn hosts(table: &Table, changed: &[&Arc<Group>], previous: &Arc<Hosts>) -> Arc<Hosts> {
+    let routes = changed.iter().flat_map(|group| group.routes());
+    let is_new = |backend: &&Arc<Backend>| !previous.all.contains_key(&backend.id);
+    let new: Vec<&Arc<Backend>> = routes.map(|route| &route.backend).filter(is_new).collect();
+    if new.is_empty() {
+        return Arc::clone(previous);
+    }
+    let mut hosts = Hosts::default();
+    if previous.added + new.len() > previous.all.len() / 2 {
+        for route in table.groups().flat_map(|group| group.routes()) {
+            hosts.add(&route.backend, previous);
         }
-        let host = match previous.hosts.get(&backend.id) {
-            Some(known) => Some(known.clone()),
-            None => host(&backend.target),
-        };
-        if let Some(host) = host {
-            hosts.insert(backend.id, host);
+    } else {
+        hosts.all = previous.all.clone();
+        hosts.added = previous.added + new.len();
+        for backend in new {
+            hosts.add(backend, previous);
         }
     }
-    hosts
+    Arc::new(hosts)
+}
+
+impl Hosts {
+    fn add(&mut self, backend: &Backend, previous: &Self) {
+        if self.all.contains_key(&backend.id) {
+            return;
+        }
+        let known = previous.all.get(&backend.id).cloned();
+        if let Some(host) = known.or_else(|| host(&backend.target)) {
+            self.all.insert(backend.id, host);
+        }
+    }
 }
 
 fn host(target: &Target) -> Option<HeaderValue> {
@@ -124,9 +155,17 @@ fn host(target: &Target) -> Option<HeaderValue> {
 /// configuration when no certificate changed, so that sessions go on being resumed.
 fn backend_tls(
     table: &Table,
+    changed: &[&Arc<Group>],
     snapshot: &Snapshot,
     reuse: Option<&Config>,
-) -> HashMap<Option<BackendTls>, Result<Arc<ClientConfig>, String>> {
+) -> Arc<BackendTlsConfigs> {
+    if let Some(previous) = reuse {
+        let routes = changed.iter().flat_map(|group| group.routes());
+        let mut wanted = routes.filter_map(|route| wanted_tls(&route.backend.target));
+        if wanted.all(|wanted| previous.backend_tls.contains_key(wanted)) {
+            return Arc::clone(&previous.backend_tls);
+        }
+    }
     let mut made = HashMap::new();
     for route in table.groups().flat_map(|group| group.routes()) {
         let Some(wanted) = wanted_tls(&route.backend.target) else {
@@ -140,7 +179,7 @@ fn backend_tls(
             kept.unwrap_or_else(|| tls::client_config(wanted.as_ref(), &snapshot.certificates));
         made.insert(wanted.clone(), config);
     }
-    made
+    Arc::new(made)
 }
 
 /// What a target asks of TLS; `None` when it does not use it.

@@ -28,7 +28,12 @@ pub(super) struct Lineage {
     schemas: HashMap<Box<str>, Weak<Schema>, RandomState>,
     targets: HashTable<Target>,
     hasher: RandomState,
+    /// How many keys there may be before it is looked which of them are used.
+    room: usize,
 }
+
+/// Keys that are kept without a look in any case.
+const ROOM: usize = 1_024;
 
 struct Target {
     hash: u64,
@@ -54,12 +59,18 @@ static NEXT_BACKEND: AtomicU64 = AtomicU64::new(1);
 // === impl Lineage ===
 
 impl Lineage {
-    /// Drops the keys of what no table uses any more.
+    /// Drops the keys of what no table uses any more, once there may be as many of these as of others: a look at all of them costs more
+    /// than most changes do.
     pub(super) fn forget_unused(&mut self) {
+        let count = |all: &Self| all.patterns.len() + all.schemas.len() + all.targets.len();
+        if count(self) <= self.room {
+            return;
+        }
         self.patterns
             .retain(|_, pattern| pattern.strong_count() > 0);
         self.schemas.retain(|_, schema| schema.strong_count() > 0);
         self.targets.retain(|it| it.target.strong_count() > 0);
+        self.room = count(self) * 2 + ROOM;
     }
 
     /// Id and shared form of a target.
