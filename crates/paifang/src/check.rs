@@ -61,7 +61,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .state
         .clone()
         .unwrap_or_else(|| Session::default_state(&args.dir));
-    let mut session = Session::open(&args.dir, &StateUse::Look(state), args.meaning.settings(true))?;
+    let mut session = Session::open(
+        &args.dir,
+        &StateUse::Look(state),
+        args.meaning.settings(true),
+    )?;
     let outcome = session.load();
     match args.output {
         Format::Json => output::out(format!("{:#}\n", listing::json(&outcome)))?,
