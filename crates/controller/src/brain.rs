@@ -94,6 +94,8 @@ pub(crate) struct Brain {
     /// By the pod's uid: its address, which changes with its sandbox, and its reader.
     followers: BTreeMap<String, (IpAddr, AbortHandle)>,
     making: BTreeSet<ObjectName>,
+    /// What was decided last lets more be decided.
+    unsettled: bool,
     helpers: JoinSet<()>,
 }
 
@@ -159,6 +161,7 @@ impl Brain {
             clocks: BTreeMap::new(),
             followers: BTreeMap::new(),
             making: BTreeSet::new(),
+            unsettled: false,
             helpers: JoinSet::new(),
         }
     }
@@ -209,6 +212,9 @@ impl Brain {
                 _ = slow.tick() => self.look_around(),
             }
             self.start().await;
+            if self.unsettled {
+                self.compile(Touched::default(), false);
+            }
             self.dispatch();
             self.write_statuses();
         }
@@ -450,6 +456,7 @@ impl Brain {
             let later = compiler.update(&world.objects, &Touched::default());
             update.extend(later);
         }
+        self.unsettled = update.unsettled;
         for id in touched
             .objects
             .iter()

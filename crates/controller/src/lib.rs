@@ -59,10 +59,11 @@ pub fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::Result
 }
 
 async fn serve(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let config = Config::infer()
-        .await
-        .context("no way to a Kubernetes API server: neither KUBECONFIG nor a pod's service account")?;
-    let client = Client::try_from(config).context("the API server's address or credentials cannot be used")?;
+    let config = Config::infer().await.context(
+        "no way to a Kubernetes API server: neither KUBECONFIG nor a pod's service account",
+    )?;
+    let client = Client::try_from(config)
+        .context("the API server's address or credentials cannot be used")?;
     let settings = Arc::new(settings);
     let registry = Registry::new("paifang", env!("CARGO_PKG_VERSION"));
     let metrics = metrics::Metrics::register(&registry);
@@ -72,7 +73,10 @@ async fn serve(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::Re
         Some(address) => {
             let listener = std::net::TcpListener::bind(address)
                 .with_context(|| format!("the admin port cannot listen on {address}"))?;
-            Some(Admin::serve(listener, Pages::standard(readiness, registry.clone()))?)
+            Some(Admin::serve(
+                listener,
+                Pages::standard(readiness, registry.clone()),
+            )?)
         }
         None => None,
     };
@@ -88,8 +92,18 @@ async fn serve(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::Re
     let leading = lease::Leading::new();
 
     let mut tasks = watch::start(&client, &settings.namespace, &events_in);
-    tasks.spawn(lease::run(client.clone(), Arc::clone(&settings), leading.clone(), leads_in));
-    tasks.spawn(pki::run(client.clone(), Arc::clone(&settings), leads.clone(), material_in));
+    tasks.spawn(lease::run(
+        client.clone(),
+        Arc::clone(&settings),
+        leading.clone(),
+        leads_in,
+    ));
+    tasks.spawn(pki::run(
+        client.clone(),
+        Arc::clone(&settings),
+        leads.clone(),
+        material_in,
+    ));
     let (ending_in, ending) = channel::channel(false);
     let webhook = match &settings.webhook {
         Some(webhook) => {
@@ -98,7 +112,13 @@ async fn serve(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::Re
                 .with_context(|| format!("the webhook cannot listen on {}", webhook.address))?;
             let judge = Arc::clone(&shared);
             let metrics = admission::AdmissionMetrics::register(&registry);
-            Some(tokio::spawn(admission::serve(listener, material.clone(), judge, metrics, ending)))
+            Some(tokio::spawn(admission::serve(
+                listener,
+                material.clone(),
+                judge,
+                metrics,
+                ending,
+            )))
         }
         None => None,
     };
