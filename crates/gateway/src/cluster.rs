@@ -747,6 +747,7 @@ impl Following {
                 "the API server cannot be followed ({watch}): {error}"
             ))
         }));
+        problems.extend(self.known.problems().map(general));
         problems.extend(self.tls_problem.iter().map(|reason| {
             general(format!(
                 "the certificate of the report port cannot be used: {reason}"

@@ -58,6 +58,8 @@ pub(super) struct Known {
     ready: Endpoints,
     /// Services that are needed no more, and until when they are kept.
     leaving: HashMap<ObjectName, Instant>,
+    /// Services with slices of host names.
+    by_name: BTreeSet<ObjectName>,
     changed: bool,
 }
 
@@ -75,6 +77,7 @@ impl Known {
             changed: ready != Endpoints::default(),
             ready,
             leaving: HashMap::new(),
+            by_name: BTreeSet::new(),
         }
     }
 
@@ -91,6 +94,7 @@ impl Known {
             if !wanted.contains_key(service) {
                 self.leaving.insert(service.clone(), now + LINGER);
                 self.listed.remove(service);
+                self.by_name.remove(service);
                 for slice in self.slices.remove(service).into_iter().flatten() {
                     let slice = ObjectName::new(&*service.namespace, slice.0);
                     self.owners.remove(&slice);
@@ -144,9 +148,6 @@ impl Known {
         }
         if !self.wanted.contains_key(&service) {
             return None;
-        }
-        if slice.by_name {
-            tracing::warn!(slice = %name, "an EndpointSlice of host names is not used; write the host into the BackendService as an address");
         }
         self.owners.insert(name, service.clone());
         let slices = self.slices.entry(service.clone()).or_default();
@@ -223,6 +224,11 @@ impl Known {
         };
         let none = BTreeMap::new();
         let slices = self.slices.get(service).unwrap_or(&none);
+        if !slices.values().any(|slice| slice.by_name) {
+            self.by_name.remove(service);
+        } else if self.by_name.insert(service.clone()) {
+            tracing::warn!(%service, "an EndpointSlice of host names is not used");
+        }
         for port in ports {
             let ready = ready(slices.values(), port, &self.place);
             if self
@@ -240,6 +246,13 @@ impl Known {
     /// All endpoints, when they are others than at the last call.
     pub(super) fn changed(&mut self) -> Option<Endpoints> {
         std::mem::take(&mut self.changed).then(|| self.ready.clone())
+    }
+
+    /// What of the endpoints is not used, for people.
+    pub(super) fn problems(&self) -> impl Iterator<Item = String> {
+        self.by_name.iter().map(|service| {
+            format!("Service {service}: its EndpointSlice holds host names, which are not used; give a BackendService the host as an address")
+        })
     }
 
     pub(super) fn ready(&self) -> &Endpoints {
@@ -565,6 +578,21 @@ mod tests {
         assert_eq!(shown(&known, "s"), None);
         want(&mut known, &["s"], now + LINGER);
         assert!(!known.knows(&service("s")), "it must be listed again");
+    }
+
+    #[test]
+    fn host_names_are_told_and_not_used() {
+        let mut known = Known::new(Place::default(), Endpoints::default());
+        want(&mut known, &["s"], Instant::now());
+        let mut names = slice("s-1", "s", vec![]);
+        names.by_name = true;
+        known.listed("ns", None, vec![names.clone()]);
+        assert_eq!(known.problems().count(), 1);
+        known.gone(&names);
+        assert_eq!(known.problems().count(), 0);
+        known.put(names);
+        want(&mut known, &[], Instant::now());
+        assert_eq!(known.problems().count(), 0);
     }
 
     #[test]

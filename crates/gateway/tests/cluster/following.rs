@@ -1,13 +1,17 @@
 //! What is published is served; what is not sound is not, and disturbs nothing.
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::{collections::BTreeMap, net::TcpStream, sync::Arc, thread, time::Duration};
 
 use paifang_model::Redacted;
 use paifang_snapshot::{
     published::{Hash, publish_apps, publish_group},
-    wire::{App, Apps, Auth, Credential, Grant, Proof},
+    wire::{App, Apps, Auth, Certificate, Credential, Grant, Proof},
 };
 use paifang_testkit::ControlPlane;
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
 use serde_json::json;
 
 use crate::support::*;
@@ -171,4 +175,70 @@ fn revoking_counts_at_once() {
     site.delete("secrets", "paifang-apps");
     thread::sleep(Duration::from_millis(200));
     assert_eq!(call("new"), 200, "the last known callers stay");
+}
+
+/// The certificate that a host is answered with.
+fn shown(running: &Running, host: &str, roots: &[&str]) -> Result<Vec<u8>, String> {
+    let mut believed = RootCertStore::empty();
+    for pem in roots {
+        believed
+            .add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
+            .unwrap();
+    }
+    let config = ClientConfig::builder()
+        .with_root_certificates(believed)
+        .with_no_client_auth();
+    let name = ServerName::try_from(host.to_owned()).unwrap();
+    let mut session = ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut socket = TcpStream::connect(running.gateway.addresses().https.unwrap()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    session
+        .complete_io(&mut socket)
+        .map_err(|error| error.to_string())?;
+    Ok(session.peer_certificates().unwrap()[0].to_vec())
+}
+
+#[test]
+fn certificates_are_published_rotated_and_never_replaced_by_half_a_pair() {
+    let site = Site::new(ControlPlane::shared());
+    let running = site.gateway();
+    let make = || {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let made = rcgen::CertificateParams::new(vec!["g.example.com".to_owned()])
+            .unwrap()
+            .self_signed(&key)
+            .unwrap();
+        (made.pem(), made.der().to_vec(), key.serialize_pem())
+    };
+    let (one, two) = (make(), make());
+    let roots = [one.0.as_str(), two.0.as_str()];
+    let secret = paifang_model::ObjectName::new("ns", "tls");
+    let publish = |chain: &str, key: &str| {
+        let mut secured = group("g", "x", None);
+        secured.domains[0].tls = Some(serde_json::from_value(json!({
+            "certificate": "ns/tls", "clientCa": null, "passClientSubject": false, "redirectHttp": false,
+        })).unwrap());
+        let material = Certificate {
+            chain: Some(chain.to_owned()),
+            key: Some(Redacted::new(key.to_owned())),
+            ca: None,
+        };
+        site.publish(&secured, &[(secret.clone(), material)].into());
+    };
+    publish(&one.0, &one.2);
+    eventually("TLS", || {
+        shown(&running, "g.example.com", &roots).is_ok_and(|leaf| leaf == one.1)
+    });
+    publish(&two.0, &two.2);
+    eventually("the other certificate", || {
+        shown(&running, "g.example.com", &roots).is_ok_and(|leaf| leaf == two.1)
+    });
+    publish(&one.0, &two.2);
+    eventually("told", || running.metric("paifang_config_problems") == 1);
+    assert_eq!(shown(&running, "g.example.com", &roots).unwrap(), two.1);
+    publish(&one.0, &one.2);
+    eventually("the pair", || {
+        shown(&running, "g.example.com", &roots).is_ok_and(|leaf| leaf == one.1)
+    });
+    assert_eq!(running.metric("paifang_config_problems"), 0);
 }
