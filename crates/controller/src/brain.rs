@@ -304,9 +304,10 @@ impl Brain {
                 }
             }
         }
-        for name in std::mem::take(&mut effect.look_at) {
+        for (name, look) in std::mem::take(&mut effect.look_at) {
             let (client, events) = (self.client.clone(), self.events.clone());
-            self.helpers.spawn(watches::look_at(client, name, events));
+            self.helpers
+                .spawn(watches::look_at(client, name, look, events));
         }
         for id in std::mem::take(&mut effect.restate) {
             self.mark(id);
@@ -583,7 +584,7 @@ fn apply(world: &mut World, event: Event, effect: &mut Effect) {
         Event::Object(seen) => world.apply(*seen, effect),
         Event::ObjectGone(kind, name) => world.delete(&ObjectId { kind, name }, effect),
         Event::SecretSeen(name, version) => world.secret_seen(&name, version.as_deref(), effect),
-        Event::Secret(name, found) => world.secret(&name, found, effect),
+        Event::Secret(name, look, found) => world.secret(&name, look, found, effect),
         Event::Service(name, service) => world.service(name, service, effect),
         Event::Namespace(name, labels) => world.namespace(name, labels, effect),
         Event::ReferenceGrant(name, grant) => world.reference_grant(name, grant, effect),

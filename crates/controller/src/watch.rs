@@ -42,8 +42,8 @@ pub(crate) enum Event {
     ObjectGone(Kind, ObjectName),
     /// A Secret, with its version; none when it is gone.
     SecretSeen(ObjectName, Option<String>),
-    /// A Secret was looked at.
-    Secret(ObjectName, Option<(String, Secret)>),
+    /// A Secret was looked at: the number of the look, and what was there.
+    Secret(ObjectName, u64, Option<(String, Secret)>),
     /// A Service; none when it is gone.
     Service(ObjectName, Option<Service>),
     /// Labels of a namespace; none when it is gone.
@@ -334,7 +334,12 @@ fn name_of(metadata: &kube::core::ObjectMeta) -> Option<ObjectName> {
 }
 
 /// Looks at a Secret; none when it is not there, or may not be read. Tries until the API server answers.
-pub(crate) async fn look_at(client: Client, name: ObjectName, events: mpsc::Sender<Event>) {
+pub(crate) async fn look_at(
+    client: Client,
+    name: ObjectName,
+    look: u64,
+    events: mpsc::Sender<Event>,
+) {
     let api: Api<core::Secret> = Api::namespaced(client, &name.namespace);
     let mut wait = Duration::from_millis(100);
     let found = loop {
@@ -362,5 +367,5 @@ pub(crate) async fn look_at(client: Client, name: ObjectName, events: mpsc::Send
         };
         (version, secret)
     });
-    let _ = events.send(Event::Secret(name, found)).await;
+    let _ = events.send(Event::Secret(name, look, found)).await;
 }

@@ -37,6 +37,9 @@ pub(crate) struct World {
     pub(crate) statuses: BTreeMap<ObjectId, Box<str>>,
     /// Secrets that were looked at: the version, or none for one that was not there.
     looked_at: BTreeMap<ObjectName, Option<String>>,
+    /// The last look at each Secret that was asked for. Looks may end in another order than they began: an older one says nothing.
+    looks: BTreeMap<ObjectName, u64>,
+    next_look: u64,
     /// Who names each Secret.
     named_by: BTreeMap<ObjectName, BTreeSet<ObjectId>>,
     names: BTreeMap<ObjectId, BTreeSet<ObjectName>>,
@@ -50,8 +53,8 @@ pub(crate) struct World {
 pub(crate) struct Effect {
     /// To compile.
     pub(crate) touched: Touched,
-    /// Secrets to look at.
-    pub(crate) look_at: BTreeSet<ObjectName>,
+    /// Secrets to look at, each with the number of the look.
+    pub(crate) look_at: BTreeMap<ObjectName, u64>,
     /// Objects whose status was written by somebody else, or whose edit needs no compile but a new `observedGeneration`.
     pub(crate) restate: BTreeSet<ObjectId>,
 }
@@ -108,7 +111,9 @@ impl World {
             self.held.remove(&seen.id);
             self.put(&seen, effect);
         } else {
-            effect.look_at.extend(missing);
+            for secret in missing {
+                self.look_at(secret, effect);
+            }
             self.held.insert(seen.id.clone(), seen);
         }
     }
@@ -148,20 +153,37 @@ impl World {
         match (self.looked_at.get(name), version) {
             (Some(Some(then)), Some(now)) if then == now => {}
             (Some(None), None) | (None, None) => {}
-            (_, None) => self.secret(name, None, effect),
-            (_, Some(_)) => {
-                effect.look_at.insert(name.clone());
+            (_, None) => {
+                let look = self.look(name.clone());
+                self.secret(name, look, None, effect);
             }
+            (_, Some(_)) => self.look_at(name.clone(), effect),
         }
     }
 
-    /// A Secret was looked at.
+    /// Begins a look: what an earlier one still brings does not count any more.
+    fn look(&mut self, name: ObjectName) -> u64 {
+        self.next_look += 1;
+        self.looks.insert(name, self.next_look);
+        self.next_look
+    }
+
+    fn look_at(&mut self, name: ObjectName, effect: &mut Effect) {
+        let look = self.look(name.clone());
+        effect.look_at.insert(name, look);
+    }
+
+    /// A Secret was looked at. What is older than the last look is passed over.
     pub(crate) fn secret(
         &mut self,
         name: &ObjectName,
+        look: u64,
         found: Option<(String, Secret)>,
         effect: &mut Effect,
     ) {
+        if self.looks.get(name) != Some(&look) {
+            return;
+        }
         let (version, secret) = found.unzip();
         self.looked_at.insert(name.clone(), version);
         let before = match &secret {
@@ -315,6 +337,7 @@ impl World {
             if by.is_empty() {
                 self.named_by.remove(name);
                 self.looked_at.remove(name);
+                self.looks.remove(name);
                 self.objects.secrets.remove(name);
             }
         }
@@ -426,12 +449,13 @@ mod tests {
         let mut effect = Effect::default();
         world.apply(domain(2, Some("tls")), &mut effect);
         let secret = ObjectName::new("demo", "tls");
-        assert_eq!(effect.look_at, BTreeSet::from([secret.clone()]));
+        let look = effect.look_at[&secret];
         assert!(effect.touched.is_empty());
         assert!(!world.is_synced());
         let mut effect = Effect::default();
         world.secret(
             &secret,
+            look,
             Some(("7".to_owned(), Secret::default())),
             &mut effect,
         );
@@ -452,6 +476,35 @@ mod tests {
         world.apply(domain(3, None), &mut effect);
         world.secret_seen(&secret, Some("9"), &mut effect);
         assert!(effect.look_at.is_empty(), "nobody names it any more");
+    }
+
+    #[test]
+    fn an_older_look_says_nothing_after_a_newer_one_or_a_deletion() {
+        let mut world = World::default();
+        sync(&mut world);
+        let spec = json!({"tls": {"secretRef": {"name": "tls"}}});
+        let mut effect = Effect::default();
+        world.apply(seen(Kind::DomainBinding, "d", 1, spec), &mut effect);
+        let secret = ObjectName::new("demo", "tls");
+        let first = effect.look_at[&secret];
+        let mut effect = Effect::default();
+        world.secret_seen(&secret, Some("8"), &mut effect);
+        let second = effect.look_at[&secret];
+        let with = |version: &str| Some((version.to_owned(), Secret::default()));
+        world.secret(&secret, second, with("8"), &mut effect);
+        world.secret(&secret, first, None, &mut effect);
+        assert!(
+            world.objects.secrets.contains_key(&secret),
+            "the first look was before"
+        );
+        world.secret_seen(&secret, Some("9"), &mut effect);
+        let third = effect.look_at[&secret];
+        world.secret_seen(&secret, None, &mut effect);
+        world.secret(&secret, third, with("9"), &mut effect);
+        assert!(
+            world.objects.secrets.is_empty(),
+            "it is gone, and with it what it opened"
+        );
     }
 
     #[test]

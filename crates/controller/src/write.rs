@@ -25,7 +25,7 @@ use crate::{
     said,
     status::{Stated, Tell},
     store::owner_reference,
-    watch::{Event as Happened, look_at},
+    watch::Event as Happened,
 };
 
 /// What became of a status.
@@ -144,7 +144,9 @@ pub(crate) async fn make_secret(
             }
         }
     }
-    look_at(client, make.secret, events).await;
+    // Somebody else may have made it before: it is looked at either way.
+    let seen = Happened::SecretSeen(make.secret, Some(String::new()));
+    let _ = events.send(seen).await;
 }
 
 fn secret(make: &SecretToMake, app_uid: &str) -> std::result::Result<Secret, getrandom::Error> {
