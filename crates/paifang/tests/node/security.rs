@@ -132,11 +132,6 @@ fn a_gateway_can_write_nothing_and_read_no_secret_elsewhere() {
         ("DELETE", format!("{core}/pods/{pod}"), &Value::Null),
         (
             "POST",
-            format!("{core}/pods/{pod}/exec?command=/paifang"),
-            &Value::Null,
-        ),
-        (
-            "POST",
             format!("{core}/serviceaccounts/paifang-controller/token"),
             &json!({}),
         ),
