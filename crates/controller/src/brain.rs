@@ -383,7 +383,16 @@ impl Brain {
         let news = match heard {
             Heard::Report { uid, report } => self.fleet.report(&uid, report),
             Heard::Lost { uid, why } => {
-                tracing::warn!(pod = uid, why, "nothing is heard from a gateway");
+                match self.fleet.pod(&uid) {
+                    Some(pod) if pod.ready => {
+                        tracing::warn!(pod = pod.name, why, "nothing is heard from a gateway");
+                    }
+                    // One that starts, drains, or has gone.
+                    pod => {
+                        let pod = pod.map_or(uid.as_str(), |pod| pod.name.as_str());
+                        tracing::info!(pod, why, "nothing is heard from a gateway that is not ready");
+                    }
+                }
                 self.fleet.silent(&uid)
             }
         };

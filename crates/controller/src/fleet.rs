@@ -176,6 +176,11 @@ impl Fleet {
         news
     }
 
+    /// A pod as Kubernetes knows it.
+    pub(crate) fn pod(&self, uid: &str) -> Option<&Pod> {
+        self.members.get(uid).map(|member| &member.pod)
+    }
+
     /// Nothing is heard from a pod any more.
     pub(crate) fn silent(&mut self, uid: &str) -> News {
         let mut news = News::default();
