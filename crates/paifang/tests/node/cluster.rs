@@ -294,7 +294,7 @@ impl Pod {
     }
 }
 
-/// A node on which the documentation was followed: the two lines of docs/install.md, in a namespace that enforces restricted pods.
+/// A node on which the documentation was followed: the two lines of README.md, in a namespace that enforces restricted pods.
 fn installed() -> Result<Node> {
     // Before the node: most of what can be missing is needed here.
     let images = [
@@ -305,14 +305,7 @@ fn installed() -> Result<Node> {
     for image in &images {
         node.load(image)?;
     }
-    let page = fs::read_to_string(repository().join("docs/install.md"))?;
-    let lines = fenced(&page, "## Install\n", "sh")?;
-    let lines: Vec<_> = lines.lines().collect();
-    ensure!(
-        lines.len() == 2 && lines.iter().all(|line| line.starts_with("helm install ")),
-        "docs/install.md should begin with two lines of helm: {lines:?}"
-    );
-    for line in lines {
+    for line in install_lines()? {
         shell(
             &node,
             &line.replace("registry.example.com/paifang", "paifang.test/paifang"),
@@ -332,6 +325,26 @@ fn installed() -> Result<Node> {
     );
     rolled.map_err(|error| error.context(node.state_of(SYSTEM)))?;
     Ok(node)
+}
+
+/// The two lines of README.md that install Paifang; docs/install.md has the same.
+pub(crate) fn install_lines() -> Result<Vec<String>> {
+    let lines = |page: &str, heading: &str| {
+        let page = fs::read_to_string(repository().join(page))?;
+        let block = fenced(&page, heading, "sh")?;
+        anyhow::Ok(block.lines().map(str::to_owned).collect::<Vec<_>>())
+    };
+    let readme = lines("README.md", "## In a cluster\n")?;
+    ensure!(
+        readme.len() == 2 && readme.iter().all(|line| line.starts_with("helm install ")),
+        "README.md should begin with two lines of helm: {readme:?}"
+    );
+    let install = lines("docs/install.md", "## Install\n")?;
+    ensure!(
+        install == readme,
+        "docs/install.md differs from README.md: {install:?}"
+    );
+    Ok(readme)
 }
 
 /// The first block of that language after a heading of a page.

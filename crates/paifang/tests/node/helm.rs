@@ -11,7 +11,7 @@ use paifang_testkit::eventually;
 
 use crate::{
     backends,
-    cluster::{PATIENCE, SYSTEM, Scene, fenced},
+    cluster::{PATIENCE, SYSTEM, Scene, install_lines},
 };
 
 const CHART: &str = "charts/paifang --namespace paifang-system";
@@ -89,14 +89,8 @@ fn uninstalling_keeps_definitions_and_objects_and_installing_again_serves_them_a
     );
     assert_eq!(revisions().unwrap(), before);
 
-    let page =
-        std::fs::read_to_string(paifang_testkit::repository().join("docs/install.md")).unwrap();
-    let lines = fenced(&page, "## Install\n", "sh").unwrap();
-    let line = lines
-        .lines()
-        .nth(1)
-        .unwrap()
-        .replace("registry.example.com/paifang", "paifang.test/paifang");
+    let line = install_lines().unwrap().remove(1);
+    let line = line.replace("registry.example.com/paifang", "paifang.test/paifang");
     let began = Instant::now();
     scene.shell(&line).unwrap();
     // A ready gateway has everything: the very first answer that comes is the right one.

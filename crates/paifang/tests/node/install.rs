@@ -1,40 +1,51 @@
-//! From nothing to an answered call, as the notes that Helm prints tell it, and what `kubectl` then shows.
+//! From nothing to an answered call, as README.md and the notes that Helm prints tell it, and what `kubectl` then shows.
 
-use paifang_testkit::run;
+use std::fs;
 
-use crate::cluster::{SYSTEM, Scene};
+use paifang_testkit::{repository, run};
+
+use crate::cluster::{SYSTEM, Scene, fenced};
 
 #[test]
-fn the_notes_lead_to_an_answered_call_and_kubectl_shows_what_is_true() {
+fn readme_and_notes_lead_to_an_answered_call_and_kubectl_shows_what_is_true() {
     let scene = Scene::beside_others();
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    let example = fenced(&readme, "from nothing to an answered call:\n", "sh").unwrap();
+    follow(&scene, &example, "hello");
+    delete(&scene);
+
     let notes = scene
         .shell(&format!("helm get notes paifang -n {SYSTEM}"))
         .unwrap();
-    follow(&scene, &notes);
+    let (_, example) = notes
+        .split_once("From nothing to an answered call:\n")
+        .unwrap();
+    let (example, _) = example.split_once("Look around:").unwrap();
+    follow(&scene, example, "hello\n");
     call_through_the_service(&scene);
     look_around(&scene);
+    delete(&scene);
+}
+
+fn delete(scene: &Scene) {
     scene
         .shell("kubectl delete api/hello apigroup/demo -n default")
         .unwrap();
 }
 
-/// The commands of the notes, unchanged but for the second that a port-forward takes to listen.
-fn follow(scene: &Scene, notes: &str) {
-    let (_, commands) = notes
-        .split_once("From nothing to an answered call:\n")
-        .unwrap();
-    let (commands, _) = commands.split_once("Look around:").unwrap();
-    assert!(commands.contains("port-forward") && commands.contains("kubectl wait"));
+/// The commands as they are, but for the second or two that a port-forward takes to listen, and a person to go on.
+fn follow(scene: &Scene, commands: &str, answer: &str) {
+    assert!(
+        commands.contains("kubectl wait --for=condition=Ready"),
+        "{commands}"
+    );
     let script = commands.replace(
         "8080:80 &\n",
         "8080:80 >/dev/null & sleep 2\ntrap 'kill $!' EXIT\n",
     );
-    assert_ne!(
-        script, commands,
-        "the port-forward of the notes: {commands}"
-    );
+    assert_ne!(script, commands, "a port-forward is among {commands}");
     let said = scene.shell(&script).unwrap();
-    assert!(said.ends_with("hello\n"), "{said}");
+    assert!(said.ends_with(answer), "{said}");
 }
 
 fn call_through_the_service(scene: &Scene) {
