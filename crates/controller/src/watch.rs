@@ -84,6 +84,8 @@ pub(crate) enum PodEvent {
 
 /// How long a watch waits before it looks again whether ReferenceGrants are known to this cluster.
 const UNKNOWN_KIND: Duration = Duration::from_secs(30);
+/// How long it waits when the API server did not say.
+const UNANSWERED: Duration = Duration::from_secs(1);
 
 /// Starts every watch. They run until the set is dropped.
 pub(crate) fn start(client: &Client, namespace: &str, events: &mpsc::Sender<Event>) -> JoinSet<()> {
@@ -201,6 +203,27 @@ async fn reference_grants(client: Client, events: mpsc::Sender<Event>) {
     let limited = kube::api::ListParams::default().limit(1);
     loop {
         match api.list_metadata(&limited).await {
+            // Until the kind is taken away.
+            Ok(_) => {
+                let stream =
+                    watcher::watcher(api.clone(), watcher::Config::default().any_semantic());
+                let stream = stream.take_while(|next| std::future::ready(!is_unknown(next)));
+                follow(stream, "ReferenceGrant", &events, |event| match event {
+                    Watched::Init => Some(Event::Relist(STORE)),
+                    Watched::InitDone => Some(Event::Relisted(STORE)),
+                    Watched::Apply(object) | Watched::InitApply(object) => {
+                        let name = name_of(&object.metadata)?;
+                        Some(Event::ReferenceGrant(name, Some(grant(&object.data))))
+                    }
+                    Watched::Delete(object) => {
+                        Some(Event::ReferenceGrant(name_of(&object.metadata)?, None))
+                    }
+                })
+                .await;
+                if events.is_closed() {
+                    return;
+                }
+            }
             Err(kube::Error::Api(status)) if status.code == 404 => {
                 for event in [Event::Relist(STORE), Event::Relisted(STORE)] {
                     if events.send(event).await.is_err() {
@@ -209,20 +232,22 @@ async fn reference_grants(client: Client, events: mpsc::Sender<Event>) {
                 }
                 tokio::time::sleep(UNKNOWN_KIND).await;
             }
-            _ => break,
+            // No answer says nothing about the kind: a store that is never read whole would hold up everything.
+            Err(error) => {
+                tracing::warn!(what = "ReferenceGrant", error = %crate::said(&error), "cannot be listed; trying again");
+                tokio::time::sleep(UNANSWERED).await;
+            }
         }
     }
-    let stream = watcher::watcher(api, watcher::Config::default().any_semantic());
-    follow(stream, "ReferenceGrant", &events, |event| match event {
-        Watched::Init => Some(Event::Relist(STORE)),
-        Watched::InitDone => Some(Event::Relisted(STORE)),
-        Watched::Apply(object) | Watched::InitApply(object) => {
-            let name = name_of(&object.metadata)?;
-            Some(Event::ReferenceGrant(name, Some(grant(&object.data))))
-        }
-        Watched::Delete(object) => Some(Event::ReferenceGrant(name_of(&object.metadata)?, None)),
-    })
-    .await;
+}
+
+/// Whether the API server says that it does not know the kind (any more).
+fn is_unknown<K>(next: &Result<Watched<K>, watcher::Error>) -> bool {
+    matches!(
+        next,
+        Err(watcher::Error::InitialListFailed(kube::Error::Api(status))
+            | watcher::Error::WatchStartFailed(kube::Error::Api(status))) if status.code == 404
+    )
 }
 
 fn grant(data: &Value) -> ReferenceGrant {

@@ -364,7 +364,8 @@ impl ControlPlane {
         self.take("kube-apiserver")?.kill()
     }
 
-    /// Starts the API server again, at the address it had; ready when this returns.
+    /// Starts the API server again, at the address it had; ready when this returns. A controller-manager that ran is started anew, as one would that
+    /// has lost its lease meanwhile: with what it remembers of node leases it would take a node for dead, again and again, until its watches are back.
     ///
     /// # Errors
     /// It does not become ready.
@@ -377,6 +378,10 @@ impl ControlPlane {
             self.must_run("etcd")?;
             self.plain_text("/readyz")
         })?;
+        if let Ok(controllers) = self.take("kube-controller-manager") {
+            controllers.kill()?;
+            self.start_controllers()?;
+        }
         Ok(())
     }
 
