@@ -13,6 +13,7 @@ use kube::{
     core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta},
     runtime::{
         WatchStreamExt as _,
+        utils::Backoff,
         watcher::{self, Event as Watched},
     },
 };
@@ -84,8 +85,29 @@ pub(crate) enum PodEvent {
 
 /// How long a watch waits before it looks again whether ReferenceGrants are known to this cluster.
 const UNKNOWN_KIND: Duration = Duration::from_secs(30);
+/// The first and the longest pause before a watch that failed begins again. The client's own 30 s would be noticed after an outage.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// How long it waits when the API server did not say.
 const UNANSWERED: Duration = Duration::from_secs(1);
+
+/// The pauses of one watch: each twice as long as the one before.
+struct Pauses(Duration);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = self.0;
+        self.0 = (pause * 2).min(BACK_OFF.1);
+        Some(pause)
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0 = BACK_OFF.0;
+    }
+}
 
 /// Starts every watch. They run until the set is dropped.
 pub(crate) fn start(client: &Client, namespace: &str, events: &mpsc::Sender<Event>) -> JoinSet<()> {
@@ -333,7 +355,7 @@ async fn follow<K, S>(
     K: Send,
     S: futures_util::Stream<Item = Result<Watched<K>, watcher::Error>> + Send,
 {
-    let stream = stream.default_backoff();
+    let stream = stream.backoff(Pauses(BACK_OFF.0));
     futures_util::pin_mut!(stream);
     while let Some(next) = stream.next().await {
         match next {
