@@ -390,7 +390,11 @@ impl Brain {
                     // One that starts, drains, or has gone.
                     pod => {
                         let pod = pod.map_or(uid.as_str(), |pod| pod.name.as_str());
-                        tracing::info!(pod, why, "nothing is heard from a gateway that is not ready");
+                        tracing::info!(
+                            pod,
+                            why,
+                            "nothing is heard from a gateway that is not ready"
+                        );
                     }
                 }
                 self.fleet.silent(&uid)
