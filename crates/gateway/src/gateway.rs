@@ -128,8 +128,9 @@ pub struct Drained {
 // === impl Gateway ===
 
 impl Gateway {
-    /// Binds every listener, then starts. Nothing is served before the first [`Gateway::apply`]: every request is answered that its
-    /// host is unknown, and `/readyz` says no.
+    /// Binds every listener, then starts. Nothing is served before the first [`Gateway::apply`]: `/readyz` says no, and whoever connects
+    /// all the same waits. (A Service still names a pod whose container has just been started again, and to answer that its host is
+    /// unknown would be wrong.)
     ///
     /// # Errors
     /// When an address cannot be used, in one plain sentence that names listener and address; when the default certificate or the
@@ -143,7 +144,7 @@ impl Gateway {
 
         let readiness = Readiness::new();
         let unready = readiness.hold("the first configuration is not loaded");
-        let (phase, _) = watch::channel(Phase::Serving);
+        let (phase, _) = watch::channel(Phase::Starting);
         let control = Control(Arc::new(Ending {
             phase,
             readiness: readiness.clone(),
@@ -322,6 +323,7 @@ impl Feed {
         self.0.common.tls.store(Arc::new(tls));
         self.0.common.proxy.config.store(Arc::new(config));
         loading.unready = None;
+        self.0.control.0.begin();
         self.note(&applied, snapshot, &tls_before);
         tracing::info!(
             version = applied.version,
@@ -632,14 +634,25 @@ impl fmt::Debug for Control {
 // === impl Ending ===
 
 impl Ending {
+    /// There is something to serve.
+    fn begin(&self) {
+        self.phase.send_if_modified(|phase| {
+            let starting = *phase == Phase::Starting;
+            if starting {
+                *phase = Phase::Serving;
+            }
+            starting
+        });
+    }
+
     fn leave(&self) {
         let until = Instant::now() + self.drain.deadline;
         self.phase.send_if_modified(|phase| {
-            let serving = *phase == Phase::Serving;
-            if serving {
+            let going = matches!(*phase, Phase::Starting | Phase::Serving);
+            if going {
                 *phase = Phase::Draining { until };
             }
-            serving
+            going
         });
     }
 }

@@ -52,6 +52,8 @@ pub(crate) struct Common {
 /// What a gateway is doing, for its workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
+    /// Waiting for the first configuration. Who connects waits too: an answer would be a wrong one.
+    Starting,
     /// Accepting and serving.
     Serving,
     /// Accepting no more; what is in flight may end until then.
@@ -185,7 +187,7 @@ async fn work(
 
     let until = loop {
         match *phase.borrow_and_update() {
-            Phase::Serving => {}
+            Phase::Starting | Phase::Serving => {}
             Phase::Draining { until } => break until,
             Phase::Forced => break Instant::now(),
         }
@@ -229,13 +231,17 @@ async fn first(left: impl Future<Output = ()>, right: impl Future<Output = ()>) 
     .await;
 }
 
-/// Accepts until a drain begins, and then what the kernel had already accepted: those clients have sent their requests.
+/// Accepts from the first configuration until a drain begins, and then what the kernel had already accepted: those clients have sent their requests.
 async fn accept(
     local: Rc<Local>,
     listener: Listener,
     socket: TcpListener,
     mut phase: watch::Receiver<Phase>,
 ) {
+    let begun = phase.wait_for(|phase| *phase != Phase::Starting).await;
+    if begun.map_or(true, |phase| *phase != Phase::Serving) {
+        return;
+    }
     let mut leaving = std::pin::pin!(async move {
         let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
     });
