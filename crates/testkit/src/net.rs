@@ -41,9 +41,12 @@ impl Net {
         ] {
             run(net.command("ip").args(line.split(' ')))?;
         }
-        run(net
-            .command("sh")
-            .args(["-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"]))?;
+        // Load without kept connections leaves a port in TIME_WAIT for each. When they run out, the only free ones are those that were refused, of which the
+        // kernel's connection tracking remembers by which pod: from then on every try would be sent there again.
+        run(net.command("sh").args([
+            "-c",
+            "echo 1 >/proc/sys/net/ipv4/ip_forward && echo 1 >/proc/sys/net/ipv4/tcp_tw_reuse",
+        ]))?;
         Ok(net)
     }
 

@@ -178,6 +178,13 @@ impl Scene {
             .tolerate_stale()
     }
 
+    /// As [`Scene::load`], with a new connection for each request: some 300 a second, far fewer than there are ports to call from.
+    pub(crate) fn fresh_load(&self, path: &str) -> Load {
+        self.load(path)
+            .without_keep_alive()
+            .pause(Duration::from_millis(12))
+    }
+
     /// The pods that a selector chooses and that are not about to end, ready or not.
     pub(crate) fn pods(&self, selector: &str) -> Result<Vec<Pod>> {
         let pods = self.node.pods(SYSTEM, selector)?;

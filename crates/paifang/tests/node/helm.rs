@@ -28,7 +28,7 @@ fn an_upgrade_and_a_rollback_fail_no_request() {
         "helm rollback paifang --namespace paifang-system".to_owned(),
     ] {
         let kept = scene.load("/echo?delay=20").start();
-        let fresh = scene.load("/hello").without_keep_alive().start();
+        let fresh = scene.fresh_load("/hello").start();
         scene.shell(&change).unwrap();
         scene.rolled_out(SYSTEM, "paifang-gateway-default");
         scene.rolled_out(SYSTEM, "paifang-controller");

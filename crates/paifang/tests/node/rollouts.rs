@@ -28,7 +28,7 @@ fn a_rolling_update_of_the_gateways_fails_no_request() {
     let before = scene.settled();
     // Kept connections and new ones: the first notice a careless close, the second a Service that still names a pod that is gone.
     let kept = scene.load("/echo?delay=20").start();
-    let fresh = scene.load("/hello").without_keep_alive().start();
+    let fresh = scene.fresh_load("/hello").start();
     thread::sleep(A_MOMENT);
     scene
         .kubectl()
@@ -60,7 +60,7 @@ fn a_deleted_gateway_pod_fails_no_request() {
     let scene = Scene::alone();
     backends::echo(&scene);
     let kept = scene.load("/echo?delay=20").start();
-    let fresh = scene.load("/hello").without_keep_alive().start();
+    let fresh = scene.fresh_load("/hello").start();
     thread::sleep(A_MOMENT);
     let gone = scene.settled().remove(0);
     scene
@@ -93,7 +93,7 @@ fn a_killed_gateway_costs_only_what_was_on_its_way_to_it() {
         anyhow::Ok((status["restartCount"].as_u64(), status["ready"] == true))
     };
     let kept = scene.load("/echo?delay=20").connections(8).start();
-    let fresh = scene.load("/hello").without_keep_alive().start();
+    let fresh = scene.fresh_load("/hello").start();
     let patient = Patient::start(&scene);
     thread::sleep(A_MOMENT);
     let (killed, began) = (SystemTime::now(), Instant::now());
@@ -146,7 +146,7 @@ fn a_killed_gateway_costs_only_what_was_on_its_way_to_it() {
     scene.served_by("hello", "2/2");
 }
 
-/// A client that sends a request again, on another connection, until it is answered: ten times within half a second.
+/// A client that sends a request again, on another connection, until it is answered: twenty times within a second.
 struct Patient {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<(u32, u32)>,
@@ -174,7 +174,7 @@ impl Patient {
     /// How often it had to be sent.
     fn ask(node: &Node, address: SocketAddr, host: &str) -> u32 {
         let mut said = String::new();
-        for attempt in 1..=10 {
+        for attempt in 1..=20 {
             match node
                 .client(address, host)
                 .request("GET", "/hello", &[], &[])
@@ -185,7 +185,7 @@ impl Patient {
             }
             thread::sleep(Duration::from_millis(50));
         }
-        panic!("not answered in ten tries: {said}")
+        panic!("not answered in twenty tries: {said}")
     }
 
     fn stop(self) -> (u32, u32) {
