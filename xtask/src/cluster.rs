@@ -29,7 +29,13 @@ pub(crate) enum With {
 }
 
 pub(crate) fn up(with: With) -> Result<()> {
-    for name in ["paifang-cluster", "paifang-pod", "kubectl", "helm"] {
+    for name in [
+        "paifang-cluster",
+        "paifang-dns",
+        "paifang-pod",
+        "kubectl",
+        "helm",
+    ] {
         program(name)?;
     }
     let mut steps = Steps::new();

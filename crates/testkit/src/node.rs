@@ -1,7 +1,7 @@
 //! A whole node in a network namespace of its own: the control plane, scheduler, containerd, kubelet, kube-proxy; real pods and Services.
 //!
-//! The namespace has one address, 192.0.2.1, and no way out. Pods are on 10.244.0.0/24, Services on 10.96.0.0/16. There is no cluster DNS: programs reach the API server through the
-//! variables that kubelet gives to every container.
+//! The namespace has one address, 192.0.2.1, and no way out. Pods are on 10.244.0.0/24, Services on 10.96.0.0/16. Services have names as in any
+//! cluster (CoreDNS, `e2e/dns`); no other name resolves.
 
 mod files;
 
@@ -85,7 +85,8 @@ impl Node {
         progress("the image that holds a pod's namespaces");
         node.wait_for_containerd()?;
         node.load(&Image::pause()?)?;
-        progress("kubelet and kube-proxy");
+        progress("cluster DNS, kubelet and kube-proxy");
+        node.start_dns()?;
         node.start_kubelet()?;
         node.start_proxy()?;
         progress("node Ready");
@@ -364,6 +365,15 @@ impl Node {
         self.plane.launch("kubelet", command)
     }
 
+    /// CoreDNS on the node's own address: it answers for Services, and for nothing else.
+    fn start_dns(&self) -> Result<()> {
+        let state = &self.plane.state;
+        let config = state.write("Corefile", files::dns(self.admin().kubeconfig()))?;
+        let mut command = self.net().command(program("paifang-dns")?);
+        command.arg("-conf").arg(config);
+        self.plane.launch("coredns", command)
+    }
+
     fn start_proxy(&self) -> Result<()> {
         let state = &self.plane.state;
         let config = state.write("kube-proxy.json", files::proxy(state)?)?;
@@ -385,7 +395,7 @@ impl Node {
         }
         state.write(
             "resolv.conf",
-            "# nothing: there is no DNS in this network\n",
+            "# nothing: there is no DNS in this network but that of the cluster\n",
         )?;
         state.write("cni/10-pods.conflist", files::cni(state)?)?;
         let config = state.write("containerd.toml", files::containerd(state))?;
@@ -415,6 +425,7 @@ impl Node {
         wait("the node is Ready", PATIENCE, || {
             self.plane.must_run("kubelet")?;
             self.plane.must_run("kube-proxy")?;
+            self.plane.must_run("coredns")?;
             self.plane.must_run("containerd")?;
             let node = self
                 .plane

@@ -124,6 +124,8 @@ pub(super) fn kubelet(state: &State, ca: &Path) -> Result<Vec<u8>> {
         "failSwapOn": false,
         "oomScoreAdj": 0,
         "resolvConf": state.path("resolv.conf"),
+        "clusterDNS": [crate::control_plane::NODE_ADDRESS],
+        "clusterDomain": "cluster.local",
         "podLogsDir": state.path("pods"),
         "volumePluginDir": state.run("kubelet/volumeplugins"),
         "serializeImagePulls": false,
@@ -138,6 +140,14 @@ pub(super) fn kubelet(state: &State, ca: &Path) -> Result<Vec<u8>> {
         "kubeAPIBurst": 400,
         "logging": {"verbosity": 1},
     }))?)
+}
+
+/// Services by name, as every cluster has it. Short times to live, so that a test need not wait for a name to be forgotten.
+pub(super) fn dns(kubeconfig: &Path) -> String {
+    format!(
+        "cluster.local:53 {{\n  errors\n  kubernetes {{\n    kubeconfig {}\n    ttl 1\n  }}\n}}\n",
+        kubeconfig.display()
+    )
 }
 
 pub(super) fn proxy(state: &State) -> Result<Vec<u8>> {
