@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{call, check, controller, gateway, sign, standalone};
+use crate::{call, check, controller, echo, gateway, sign, standalone};
 
 /// An API gateway that speaks the protocol of Alibaba Cloud API Gateway, and the tool for those who write and call its APIs.
 #[derive(Debug, Parser)]
@@ -29,4 +29,5 @@ pub(crate) enum Command {
     Check(Box<check::Args>),
     Call(Box<call::Args>),
     Sign(Box<sign::Args>),
+    Echo(Box<echo::Args>),
 }

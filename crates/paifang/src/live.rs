@@ -38,7 +38,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut watch = Watch::start(&args.dir);
     let mut outcome = session.load();
 
-    let echo = args.echo.map(echo::start).transpose()?;
+    let echo = args
+        .echo
+        .map(|address| echo::start(address, "--echo=ADDR"))
+        .transpose()?;
     let gateway = Gateway::start(args.gateway())?;
     let signals = Signals::listen()?;
     let applied = gateway.apply(&outcome.snapshot);

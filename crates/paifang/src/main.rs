@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Call(args) => call::run(&args),
         Command::Sign(args) => sign::run(&args),
+        Command::Echo(args) => echo::run(&args),
     };
     match done {
         Ok(code) => code,

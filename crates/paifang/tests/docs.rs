@@ -10,7 +10,7 @@ const INTRODUCTION: &str = "\
 <!-- Written by a test of crates/paifang; edit the help texts there and run it with UPDATE=1. -->
 
 One program, `paifang`. `standalone` is the gateway on one machine; `check`, `call` and `sign` are what an API team uses beside it.
-`controller` and `gateway` are what the chart runs in a cluster.
+`controller` and `gateway` are what the chart runs in a cluster, and `echo` is a backend for trying things out.
 
 - Exit codes: 0 when all is well; 1 when something is wrong with the input (for `check`: a problem was found); 2 for a mistake on the command
   line; `call` answers 4 for a status of 400 to 499 and 5 for one of 500 to 599.
@@ -58,6 +58,7 @@ fn every_help_text_is_in_the_docs() {
         "check",
         "call",
         "sign",
+        "echo",
     ] {
         let help = help(&[command]);
         let lines: Vec<&str> = help.lines().map(str::trim_end).collect();

@@ -74,6 +74,12 @@ fn what_is_wrong_is_grouped_by_file_with_lines_and_fixes() {
 #[test]
 fn warnings_fail_only_when_asked() {
     let scratch = Scratch::sample("02-backend-services-per-stage");
+    // Its backend service has nothing for this stage.
+    scratch.edit(
+        "apis.yaml",
+        "path: /v2/orders}\n  stages: {",
+        "path: /v2/orders}\n  stages: {PRE: {}, ",
+    );
     let (plain, strict) = (
         run(["check", &scratch.at()]),
         run(["check", &scratch.at(), "--strict"]),

@@ -11,6 +11,7 @@ fn every_command_has_a_short_and_a_long_help_with_examples() {
         "check",
         "call",
         "sign",
+        "echo",
     ] {
         let (short, long) = (run([command, "-h"]), run([command, "--help"]));
         assert_eq!((short.code, long.code), (0, 0), "{command}");

@@ -4,6 +4,7 @@
 
 mod call;
 mod check;
+mod echo;
 mod help;
 mod live;
 mod run;

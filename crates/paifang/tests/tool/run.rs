@@ -108,7 +108,7 @@ impl Drop for Scratch {
     }
 }
 
-/// A running gateway. Ends with its test.
+/// A running gateway, or another server of the program. Ends with its test.
 pub(crate) struct Running {
     child: Child,
     pub(crate) addresses: BTreeMap<String, String>,
@@ -128,6 +128,11 @@ impl Running {
         command
             .args(["--echo", "127.0.0.1:0", "--workers", "1"])
             .args(more);
+        Self::of(command)
+    }
+
+    /// A command that says when it is ready.
+    pub(crate) fn of(mut command: Command) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -201,7 +206,11 @@ impl Running {
 
     /// Status and body of a plain GET.
     pub(crate) fn get(&self, host: &str, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.addresses["http"]).unwrap();
+        self.get_at(&self.addresses["http"], host, path)
+    }
+
+    pub(crate) fn get_at(&self, address: &str, host: &str, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(
             stream,
