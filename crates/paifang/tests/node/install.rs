@@ -4,11 +4,12 @@ use std::fs;
 
 use paifang_testkit::{repository, run};
 
-use crate::cluster::{SYSTEM, Scene, fenced};
+use crate::cluster::{SYSTEM, Scene, fenced, forwarding};
 
 #[test]
 fn readme_and_notes_lead_to_an_answered_call_and_kubectl_shows_what_is_true() {
     let scene = Scene::beside_others();
+    let _ports = forwarding();
     let readme = fs::read_to_string(repository().join("README.md")).unwrap();
     let example = fenced(&readme, "from nothing to an answered call:\n", "sh").unwrap();
     follow(&scene, &example, "hello");

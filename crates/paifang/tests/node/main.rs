@@ -8,6 +8,7 @@
 
 mod argocd;
 mod backends;
+mod chapters;
 mod cluster;
 mod faults;
 mod helm;
