@@ -15,6 +15,7 @@ use paifang_resources::{
 use crate::{
     Compiler, ConditionKind, Memory, Object, ObjectId, Objects, Problem, Reason, Settings, Status,
     Verdict, Written, apps,
+    backend::Resolver,
     certificates::{Certificates, Judgements},
     compile::View,
     domains::{self, Bound},
@@ -23,7 +24,6 @@ use crate::{
     groups, releases,
     routes::{self, Asked, StageOutcome},
     services,
-    target::Resolver,
 };
 
 /// Names that a warning shows; of the others it gives the number.

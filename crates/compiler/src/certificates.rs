@@ -6,9 +6,12 @@ use std::{
 };
 
 use paifang_model::{ObjectName, Redacted};
-use paifang_snapshot::wire::{Certificate, Group, Target};
+use paifang_snapshot::wire::{AccessKey, Certificate, Group};
 
 use crate::{CertificateFacts, Objects, Problem, Reason, Secret, Settings};
+
+/// Longest part of an access key, in bytes; a security token has the most, about 1,000.
+const MOST_KEY: usize = 4096;
 
 /// What a Secret is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +20,12 @@ pub(crate) enum Use {
     Pair,
     /// `ca.crt`.
     Ca,
+    /// `accessKeyId`, `accessKeySecret` and, if there is one, `securityToken`.
+    AccessKey,
+}
+
+impl Use {
+    const ALL: [Self; 3] = [Self::Pair, Self::Ca, Self::AccessKey];
 }
 
 /// What is known of a Secret for one use.
@@ -39,7 +48,7 @@ struct Fault {
 
 /// What is known so far, by Secret and use: nothing is looked at twice.
 #[derive(Debug, Default)]
-pub(crate) struct Judgements(BTreeMap<ObjectName, [Option<Arc<Judged>>; 2]>);
+pub(crate) struct Judgements(BTreeMap<ObjectName, [Option<Arc<Judged>>; 3]>);
 
 /// Where certificates come from.
 #[derive(Clone, Copy)]
@@ -52,7 +61,7 @@ pub(crate) struct Certificates<'a> {
 
 /// How many published things use a Secret, and how.
 #[derive(Debug, Default)]
-pub(crate) struct Uses(BTreeMap<ObjectName, [usize; 2]>);
+pub(crate) struct Uses(BTreeMap<ObjectName, [usize; 3]>);
 
 // === impl Judged ===
 
@@ -142,10 +151,17 @@ impl Certificates<'_> {
         })?;
         let pem = |key: &str| self.pem(name, secret, key);
         let material = match usage {
+            Use::AccessKey => {
+                let material = Certificate {
+                    access_key: Some(access_key(name, secret)?),
+                    ..Certificate::default()
+                };
+                return Ok((material, CertificateFacts::default()));
+            }
             Use::Pair => Certificate {
                 chain: Some(pem("tls.crt")?),
                 key: Some(Redacted::new(pem("tls.key")?)),
-                ca: None,
+                ..Certificate::default()
             },
             Use::Ca => Certificate {
                 ca: Some(pem("ca.crt")?),
@@ -203,6 +219,7 @@ impl Certificates<'_> {
             entry.chain = entry.chain.take().or(material.chain);
             entry.key = entry.key.take().or(material.key);
             entry.ca = entry.ca.take().or(material.ca);
+            entry.access_key = entry.access_key.take().or(material.access_key);
         }
         published
     }
@@ -222,7 +239,7 @@ impl Uses {
             return;
         };
         counts[usage as usize] = counts[usage as usize].saturating_sub(1);
-        if *counts == [0, 0] {
+        if *counts == [0; 3] {
             self.0.remove(name);
         }
     }
@@ -230,7 +247,7 @@ impl Uses {
     /// How a Secret is used.
     fn of(&self, name: &ObjectName) -> impl Iterator<Item = Use> + use<> {
         let counts = self.0.get(name).copied().unwrap_or_default();
-        [Use::Pair, Use::Ca]
+        Use::ALL
             .into_iter()
             .filter(move |usage| counts[*usage as usize] > 0)
     }
@@ -253,12 +270,11 @@ pub(crate) fn used_by(group: &Group) -> BTreeSet<(&ObjectName, Use)> {
         used.extend(tls.client_ca.as_ref().map(|ca| (ca, Use::Ca)));
     }
     for backend in &group.backends {
-        let tls = match &backend.target {
-            Target::Http(http) => http.tls.as_ref(),
-            Target::Vpc(vpc) => vpc.tls.as_ref(),
-            Target::Mock(_) | Target::Unavailable { .. } => None,
+        let key = backend.target.credentials();
+        used.extend(key.map(|key| (key, Use::AccessKey)));
+        let Some(Some(tls)) = backend.target.tls() else {
+            continue;
         };
-        let Some(tls) = tls else { continue };
         used.extend(tls.ca.as_ref().map(|ca| (ca, Use::Ca)));
         used.extend(
             tls.client_certificate
@@ -275,11 +291,48 @@ fn part(last: &Arc<Certificate>, usage: Use) -> Option<Certificate> {
         Use::Pair => Some(Certificate {
             chain: Some(last.chain.clone()?),
             key: Some(last.key.clone()?),
-            ca: None,
+            ..Certificate::default()
+        }),
+        Use::AccessKey => Some(Certificate {
+            access_key: Some(last.access_key.clone()?),
+            ..Certificate::default()
         }),
         Use::Ca => Some(Certificate {
             ca: Some(last.ca.clone()?),
             ..Certificate::default()
         }),
     }
+}
+
+/// What calls of a cloud's services are signed with. A line end behind a value, as `echo` leaves it, is not part of it.
+fn access_key(name: &ObjectName, secret: &Secret) -> Result<AccessKey, Fault> {
+    let read = |key: &str| -> Result<Option<String>, Fault> {
+        let Some(data) = secret.data.get(key).map(|data| data.expose()) else {
+            return Ok(None);
+        };
+        let text = std::str::from_utf8(data).unwrap_or("\0");
+        let text = text.trim_end_matches(['\r', '\n']);
+        if text.len() > MOST_KEY || text.bytes().any(|b| !b.is_ascii_graphic()) {
+            return Err(Fault {
+                reason: Reason::SecretInvalid,
+                message: format!(
+                    "`{key}` of Secret {name} has more than {MOST_KEY} characters, or others than visible ASCII"
+                ),
+                fix: "put the access key there as the cloud gave it",
+            });
+        }
+        Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
+    };
+    let needed = |key: &str| {
+        read(key)?.ok_or_else(|| Fault {
+            reason: Reason::SecretInvalid,
+            message: format!("Secret {name} has nothing under `{key}`"),
+            fix: "put accessKeyId and accessKeySecret there, and securityToken if the key is temporary",
+        })
+    };
+    Ok(AccessKey {
+        id: needed("accessKeyId")?,
+        secret: Redacted::new(needed("accessKeySecret")?),
+        security_token: read("securityToken")?.map(Redacted::new),
+    })
 }

@@ -16,6 +16,7 @@ use paifang_snapshot::wire;
 use crate::{
     Memory, MemoryKey, ObjectId, Objects, SecretToMake, Settings, Touched, Update, Verdict,
     apps::{self, AppNode},
+    backend::ready_endpoints,
     certificates::{Certificates, Judgements, Uses},
     domains::{self, DomainNode},
     grants::AuthorizationNode,
@@ -24,7 +25,6 @@ use crate::{
     memory, releases,
     routes::ApiNode,
     services::{InUse, ServiceEntry, ServiceNode, Usage},
-    target::ready_endpoints,
 };
 
 /// What compile answers.

@@ -12,6 +12,7 @@ use paifang_snapshot::wire;
 use crate::{
     Accepted, CertificateFacts, DomainStatus, Object, ObjectId, Problem, Reason, Settings, Status,
     Verdict,
+    backend::Resolver,
     certificates::{Certificates, Use},
     claims::{self, Blocked, Claim, Entry, Got},
     compile::{Step, View, World},
@@ -21,7 +22,6 @@ use crate::{
     memory::{recall, replace},
     parse::{self, domain_binding::Binding},
     settle::{InForce, effect, settle},
-    target::Resolver,
 };
 
 /// What is known of a DomainBinding.

@@ -11,7 +11,7 @@ use paifang_snapshot::wire;
 
 use crate::{
     Accepted, GroupStatus, MemoryKey, Object, ObjectId, Problem, Settings, Status, Verdict,
-    certificates,
+    backend, certificates,
     compile::Step,
     graph::Dep,
     ids,
@@ -19,7 +19,6 @@ use crate::{
     parse::{self, group::Group},
     routes::{Candidate, StageOutcome},
     settle::{effect, settle},
-    target,
 };
 
 /// A group in force.
@@ -212,7 +211,7 @@ impl Step<'_> {
             self.dirty.secrets.insert(name.clone());
         }
         let services = |group: Option<&'_ wire::Group>| -> BTreeSet<(ObjectName, String)> {
-            let called = group.map(target::called_by).unwrap_or_default();
+            let called = group.map(backend::called_by).unwrap_or_default();
             called
                 .into_iter()
                 .map(|(name, port)| (name.clone(), port.to_owned()))

@@ -8,6 +8,7 @@
 
 mod admit;
 mod apps;
+mod backend;
 mod certificates;
 mod claims;
 mod compile;
@@ -25,7 +26,6 @@ mod routes;
 mod services;
 mod settings;
 mod settle;
-mod target;
 mod update;
 mod verdict;
 

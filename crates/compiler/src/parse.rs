@@ -6,13 +6,12 @@
 pub(crate) mod api;
 pub(crate) mod app;
 pub(crate) mod authorization;
-pub(crate) mod backend;
 pub(crate) mod backend_service;
 mod check;
 pub(crate) mod domain_binding;
 pub(crate) mod group;
 mod parameter;
-mod text;
+pub(crate) mod text;
 pub(crate) mod variable;
 
 pub(crate) use check::Check;

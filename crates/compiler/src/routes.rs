@@ -14,6 +14,7 @@ use paifang_snapshot::wire;
 use crate::{
     ApiMemory, ApiStatus, BackendFailure, ObjectId, Problem, Reason, Served, Settings, StageStatus,
     Status, Verdict,
+    backend::{self, Referrer, Resolved, Resolver},
     certificates::{Certificates, Judgements},
     claims::{self, Blocked, Claim, Entry, Got, Outcome},
     compile::{Step, View, World},
@@ -27,7 +28,6 @@ use crate::{
     },
     releases::{self, ApiState, Drafts, service_of},
     services::{Contribution, ServiceEntry},
-    target::{Referrer, Resolved, Resolver},
 };
 
 /// A release that can be published in a stage.
@@ -381,6 +381,8 @@ impl Scene<'_, '_, '_> {
         })?;
         let group = self.group(&draft)?;
         let (resolved, label) = self.resolve(stage, &draft)?;
+        let target = resolved.target(&draft.sample);
+        backend::fit(&draft.api.dispatch.call, &target)?;
         let (path, variables) = Self::fill_in(stage, &group, &draft)?;
         // With a last good certificate the backend works, and its own verdict says what is wrong.
         let closed = resolved.problems.first().filter(|_| !resolved.is_usable());
@@ -388,10 +390,7 @@ impl Scene<'_, '_, '_> {
             Choice::Inline(_) => problem.clone(),
             Choice::Service(service) => Problem::new(
                 "spec.backend.serviceRef",
-                match problem.reason {
-                    Reason::BackendNotServed => Reason::BackendNotServed,
-                    _ => Reason::BackendUnavailable,
-                },
+                Reason::BackendUnavailable,
                 format!(
                     "BackendService {service} in stage {stage}: {}",
                     problem.message
@@ -400,10 +399,7 @@ impl Scene<'_, '_, '_> {
             ),
         });
         Ok(Candidate {
-            backend: wire::Backend {
-                label,
-                target: resolved.target(&draft.sample),
-            },
+            backend: wire::Backend { label, target },
             address: resolved.address,
             draft,
             path,

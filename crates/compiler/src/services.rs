@@ -11,13 +11,13 @@ use paifang_resources::{BackendServiceSpec, DeletionPolicy, Kind};
 use crate::{
     Accepted, BackendFailure, BackendServiceStatus, BackendStageStatus, Object, ObjectId, Problem,
     Reason, Settings, Status, Verdict,
+    backend::{Backend, Referrer, Resolved, Resolver},
     compile::Step,
     graph::Dep,
     groups::keep,
     memory::{recall, replace},
-    parse::{self, backend::Backend},
+    parse,
     settle::{InForce, Settled, effect, settle},
-    target::{Referrer, Resolved, Resolver},
 };
 
 /// A backend service in force.

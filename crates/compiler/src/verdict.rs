@@ -172,8 +172,8 @@ reasons! {
     ReleaseInvalid => PartiallyInvalid,
     /// The backend cannot be used as configured: something it needs is missing.
     BackendUnavailable => PartiallyInvalid,
-    /// A type of backend that this version does not serve.
-    BackendNotServed => PartiallyInvalid,
+    /// What the Api says to its backend belongs to another type, or something that this type needs is not said.
+    BackendTypeMismatch => PartiallyInvalid,
     /// The certificate is not for this domain.
     CertificateMismatch => PartiallyInvalid,
 }

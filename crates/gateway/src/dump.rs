@@ -115,6 +115,11 @@ fn address(target: &Target) -> String {
             }
             Endpoints::Service { name, port } => format!("service {name} port {port}"),
         },
+        Target::Function(function) => {
+            format!("function {}{}", function.origin.address, function.path)
+        }
+        Target::Object(object) => format!("bucket {} at {}", object.bucket, object.origin.address),
+        Target::Event(event) => format!("events to {}{}", event.origin.address, event.path),
         Target::Mock(mock) => format!("mock {}", mock.status),
         Target::Unavailable { reason } => format!("unavailable: {reason}"),
     }

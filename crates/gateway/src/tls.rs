@@ -96,7 +96,7 @@ impl TlsTable {
             let certificate = Certificate {
                 chain: Some(default.chain.clone()),
                 key: Some(default.key.clone()),
-                ca: None,
+                ..Certificate::default()
             };
             server_config(&certificate, None, HttpsPolicy::Http2Tls13)
         });
@@ -382,6 +382,7 @@ mod tests {
             chain: Some(made.pem()),
             key: Some(key.serialize_pem().into()),
             ca: Some(made.pem()),
+            ..Certificate::default()
         }
     }
 

@@ -5,15 +5,17 @@ use std::{
     sync::Arc,
 };
 
-use http::HeaderValue;
 use paifang_model::ObjectName;
 use paifang_snapshot::{
-    table::{Backend, Group, Problem, Table},
-    wire::{self, BackendTls, Snapshot, Target},
+    table::{self, Group, Problem, Table},
+    wire::{self, AccessKey, BackendTls, Snapshot},
 };
 use rustls::ClientConfig;
 
-use crate::{backend::tls, keys::Keys};
+use crate::{
+    backend::{Backend, tls},
+    keys::Keys,
+};
 
 /// A configuration in service. Immutable; a change makes a new one and swaps the pointer.
 pub struct Config {
@@ -23,8 +25,10 @@ pub struct Config {
     pub keys: Arc<Keys>,
     /// TLS towards backends, by what each asks for. An entry that could not be made says why.
     pub(crate) backend_tls: Arc<BackendTlsConfigs>,
-    /// What each backend is told as `Host`, by [`paifang_snapshot::table::Backend::id`].
-    hosts: Arc<Hosts>,
+    /// Backends ready to be asked, by [`paifang_snapshot::table::Backend::id`].
+    backends: Arc<Backends>,
+    /// Access keys, by the Secret they are in.
+    access_keys: Arc<HashMap<ObjectName, Arc<AccessKey>>>,
     source: Source,
 }
 
@@ -32,8 +36,8 @@ type BackendTlsConfigs = HashMap<Option<BackendTls>, Result<Arc<ClientConfig>, S
 
 /// With what backends had that are there no more, up to about as many.
 #[derive(Default)]
-struct Hosts {
-    all: HashMap<u64, HeaderValue, foldhash::fast::RandomState>,
+struct Backends {
+    all: HashMap<u64, Arc<Backend>, foldhash::fast::RandomState>,
     /// How many were added since every backend was looked at.
     added: usize,
 }
@@ -55,7 +59,8 @@ impl Config {
             table: Table::empty(),
             keys: Arc::default(),
             backend_tls: Arc::default(),
-            hosts: Arc::default(),
+            backends: Arc::default(),
+            access_keys: Arc::default(),
             source: Source::default(),
         }
     }
@@ -81,7 +86,12 @@ impl Config {
             .collect();
         let config = Self {
             backend_tls: backend_tls(&table, &changed, snapshot, reusable.then_some(previous)),
-            hosts: hosts(&table, &changed, &previous.hosts),
+            backends: backends(&table, &changed, &previous.backends),
+            access_keys: if reusable {
+                Arc::clone(&previous.access_keys)
+            } else {
+                access_keys(snapshot)
+            },
             table,
             keys,
             source: Source {
@@ -93,9 +103,14 @@ impl Config {
         (config, problems)
     }
 
-    /// What a backend is told as `Host`; `None` when that cannot be sent, or for one that is not asked over HTTP.
-    pub(crate) fn host(&self, backend: u64) -> Option<HeaderValue> {
-        self.hosts.all.get(&backend).cloned()
+    /// A backend of a route in [`Config::table`].
+    pub(crate) fn backend(&self, id: u64) -> Option<&Arc<Backend>> {
+        self.backends.all.get(&id)
+    }
+
+    /// The access key in a Secret.
+    pub(crate) fn access_key(&self, secret: &ObjectName) -> Option<&Arc<AccessKey>> {
+        self.access_keys.get(secret)
     }
 }
 
@@ -105,50 +120,44 @@ fn same<T: PartialEq>(left: &Arc<T>, right: &Arc<T>) -> bool {
 }
 
 /// Looks at the groups that changed alone, but for a whole look now and then, so that what is used no more is forgotten.
-fn hosts(table: &Table, changed: &[&Arc<Group>], previous: &Arc<Hosts>) -> Arc<Hosts> {
+fn backends(table: &Table, changed: &[&Arc<Group>], previous: &Arc<Backends>) -> Arc<Backends> {
     let routes = changed.iter().flat_map(|group| group.routes());
-    let is_new = |backend: &&Arc<Backend>| !previous.all.contains_key(&backend.id);
-    let new: Vec<&Arc<Backend>> = routes.map(|route| &route.backend).filter(is_new).collect();
+    let is_new = |backend: &&Arc<table::Backend>| !previous.all.contains_key(&backend.id);
+    let new: Vec<_> = routes.map(|route| &route.backend).filter(is_new).collect();
     if new.is_empty() {
         return Arc::clone(previous);
     }
-    let mut hosts = Hosts::default();
+    let mut backends = Backends::default();
     if previous.added + new.len() > previous.all.len() / 2 {
         for route in table.groups().flat_map(|group| group.routes()) {
-            hosts.add(&route.backend, previous);
+            backends.add(&route.backend, previous);
         }
     } else {
-        hosts.all = previous.all.clone();
-        hosts.added = previous.added + new.len();
+        backends.all = previous.all.clone();
+        backends.added = previous.added + new.len();
         for backend in new {
-            hosts.add(backend, previous);
+            backends.add(backend, previous);
         }
     }
-    Arc::new(hosts)
+    Arc::new(backends)
 }
 
-impl Hosts {
-    fn add(&mut self, backend: &Backend, previous: &Self) {
-        if self.all.contains_key(&backend.id) {
-            return;
-        }
-        let known = previous.all.get(&backend.id).cloned();
-        if let Some(host) = known.or_else(|| host(&backend.target)) {
-            self.all.insert(backend.id, host);
-        }
+impl Backends {
+    fn add(&mut self, backend: &table::Backend, previous: &Self) {
+        self.all.entry(backend.id).or_insert_with(|| {
+            let known = previous.all.get(&backend.id).cloned();
+            known.unwrap_or_else(|| Arc::new(Backend::load(&backend.target)))
+        });
     }
 }
 
-fn host(target: &Target) -> Option<HeaderValue> {
-    let text = match target {
-        Target::Http(http) => match &http.host {
-            Some(host) => host.clone(),
-            None => http.address.authority(),
-        },
-        Target::Vpc(vpc) => vpc.host.clone(),
-        Target::Mock(_) | Target::Unavailable { .. } => "none".to_owned(),
-    };
-    HeaderValue::try_from(text).ok()
+fn access_keys(snapshot: &Snapshot) -> Arc<HashMap<ObjectName, Arc<AccessKey>>> {
+    let keys = snapshot.certificates.iter();
+    let keys = keys.filter_map(|(secret, material)| {
+        let key = material.access_key.clone()?;
+        Some((secret.clone(), Arc::new(key)))
+    });
+    Arc::new(keys.collect())
 }
 
 /// One TLS client configuration for each way of verifying that some backend asks for. `reuse` holds those of the previous
@@ -161,14 +170,14 @@ fn backend_tls(
 ) -> Arc<BackendTlsConfigs> {
     if let Some(previous) = reuse {
         let routes = changed.iter().flat_map(|group| group.routes());
-        let mut wanted = routes.filter_map(|route| wanted_tls(&route.backend.target));
+        let mut wanted = routes.filter_map(|route| route.backend.target.tls());
         if wanted.all(|wanted| previous.backend_tls.contains_key(wanted)) {
             return Arc::clone(&previous.backend_tls);
         }
     }
     let mut made = HashMap::new();
     for route in table.groups().flat_map(|group| group.routes()) {
-        let Some(wanted) = wanted_tls(&route.backend.target) else {
+        let Some(wanted) = route.backend.target.tls() else {
             continue;
         };
         if made.contains_key(wanted) {
@@ -180,15 +189,4 @@ fn backend_tls(
         made.insert(wanted.clone(), config);
     }
     Arc::new(made)
-}
-
-/// What a target asks of TLS; `None` when it does not use it.
-fn wanted_tls(target: &Target) -> Option<&Option<BackendTls>> {
-    match target {
-        Target::Http(http) if http.address.scheme == paifang_model::Scheme::Https => {
-            Some(&http.tls)
-        }
-        Target::Vpc(vpc) if vpc.scheme == paifang_model::Scheme::Https => Some(&vpc.tls),
-        _ => None,
-    }
 }

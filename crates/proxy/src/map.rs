@@ -18,15 +18,15 @@ use http::{
 use paifang_model::{Location, Method, Stage, SystemParameter};
 use paifang_signing::appcode;
 use paifang_snapshot::{
-    table::{Api, Captures, Parameter, PathPiece, Route},
+    table::{Api, Call, Captures, Parameter, PathPiece, Route},
     wire::{BodyFormat, ContentType, Mode},
 };
 
 use crate::{
     authenticate::Permit,
+    backend::Backend,
     body::Outgoing,
     clean::head::{self, Cleaned},
-    config::Config,
     encode,
     locate::Located,
     record::Record,
@@ -37,13 +37,13 @@ use crate::{
 /// All that a mapping is made from.
 pub(crate) struct Inputs<'r> {
     pub(crate) worker: &'r Worker,
-    pub(crate) config: &'r Config,
     pub(crate) client: &'r Client,
     pub(crate) cleaned: &'r Cleaned<'r>,
     pub(crate) headers: &'r HeaderMap,
     pub(crate) captures: &'r Captures<'r>,
     pub(crate) located: &'r Located<'r>,
     pub(crate) permit: &'r Permit<'r>,
+    pub(crate) backend: &'r Backend,
     /// The whole body, where it was read.
     pub(crate) whole: Option<&'r Bytes>,
     pub(crate) record: &'r Record,
@@ -57,6 +57,8 @@ pub(crate) struct Mapped {
     headers: Plan,
     /// A body written by us, in place of the client's.
     pub(crate) body: Option<Bytes>,
+    /// Values of parameters that go to the path, or that the backend's kind asks for, by their position.
+    pub(crate) values: Vec<(u16, String)>,
 }
 
 /// How the backend's headers come about.
@@ -164,6 +166,12 @@ pub(crate) fn map(inputs: &Inputs<'_>) -> Result<Mapped, Refusal> {
         target,
         headers: out.plan,
         body,
+        values: if inputs.backend.kind().is_some() {
+            let values = out.path.into_iter();
+            values.map(|(at, value)| (at, value.into_owned())).collect()
+        } else {
+            Vec::new()
+        },
     })
 }
 
@@ -207,8 +215,9 @@ struct Output<'r> {
     /// Whether the client's query goes first, as it came.
     keep_query: bool,
     form: Option<Form>,
-    /// Values of parameters that go to the path, by their position.
+    /// Values of parameters that go to the path, or that the backend's kind asks for, by their position.
     path: Vec<(u16, Cow<'r, str>)>,
+    call: &'r Call,
 }
 
 #[derive(Default)]
@@ -230,6 +239,7 @@ impl<'r> Output<'r> {
             keep_query: api.mode == Mode::Passthrough,
             form: (maps_form(api) && is_form(inputs.cleaned)).then(Form::default),
             path: Vec::new(),
+            call: &api.call,
         }
     }
 
@@ -345,6 +355,10 @@ impl<'r> Output<'r> {
         parameter: &Parameter,
         value: Cow<'r, str>,
     ) -> Result<(), Refusal> {
+        let at = u16::try_from(at).unwrap_or(u16::MAX);
+        if parameter.backend_location != Location::Path && self.call.mentions(at) {
+            self.path.push((at, value.clone()));
+        }
         match parameter.backend_location {
             Location::Path => {
                 if !is_segment(&value) {
@@ -353,8 +367,7 @@ impl<'r> Output<'r> {
                         "cannot be a path segment",
                     ));
                 }
-                self.path
-                    .push((u16::try_from(at).unwrap_or(u16::MAX), value));
+                self.path.push((at, value));
                 Ok(())
             }
             location => self.add(&parameter.backend_name, location, &value),
@@ -494,11 +507,7 @@ impl<'r> Output<'r> {
             self.plan.remove.extend(untrue.cloned());
         }
         self.plan.set.retain(|(name, _)| !OWN.contains(name));
-        let host = inputs
-            .config
-            .host(inputs.located.route.backend.id)
-            .ok_or_else(Refusal::unusable_api)?;
-        self.plan.set.push((HOST, host));
+        self.plan.set.push((HOST, inputs.backend.host()));
         self.plan.set.push((FORWARDED_FOR, forwarded_for(inputs)));
         let scheme = if inputs.client.tls.is_some() {
             "https"

@@ -17,12 +17,12 @@ use paifang_model::{HostPattern, Protocol};
 use paifang_signing::Scratch;
 use paifang_snapshot::{
     table::{Captures, Network},
-    wire::{Auth, Target},
+    wire::Auth,
 };
 
 use crate::{
     authenticate::{self, Identity},
-    backend::{self, Exchange, Load, Pool, Resolver},
+    backend::{self, Backend, Call, Credentials, Exchange, Kind, Load, Pool, Resolver},
     body::{Body, Fault, Limited, Outgoing, collect},
     clean::{
         head::{self, Cleaned},
@@ -238,17 +238,24 @@ impl Worker {
 
         let api = &*located.route.api;
         let limits = &self.shared.settings.limits;
+        let backend = config
+            .backend(located.route.backend.id)
+            .ok_or_else(Refusal::unusable_api)?;
+        let kind = backend.kind();
+        let limit = kind.map_or(limits.body_bytes, |kind| kind.body_limit(api, limits));
         let declared = map::declared_length(&cleaned)?;
-        if declared.is_some_and(|length| length > limits.body_bytes) {
+        if declared.is_some_and(|length| length > limit) {
             return Err(Refusal::body_too_large());
         }
         let claim = match &api.auth {
             Auth::Anonymous => None,
             Auth::App(rules) => Some(authenticate::claim(&cleaned, rules, &config.keys, now)?),
         };
-        let received = if needs_whole_body(&cleaned, api, &incoming) {
+        let whole =
+            kind.is_some_and(|kind| kind.needs_whole_body(api)) || needs_whole_body(&cleaned, api);
+        let received = if whole && !hyper::body::Body::is_end_stream(&incoming) {
             // Boxed, like everything that few requests wait for: it would make the future of every request larger to move.
-            let reading = Box::pin(collect(incoming, limits.body_bytes));
+            let reading = Box::pin(collect(incoming, limit.min(limits.body_bytes)));
             let whole = tokio::time::timeout(self.shared.settings.timeouts.body, reading)
                 .await
                 .unwrap_or_else(|_| Err(Refusal::request_timeout()));
@@ -277,7 +284,7 @@ impl Worker {
 
         let mut mapped = map::map(&Inputs {
             worker: self,
-            config: &config,
+            backend,
             client,
             cleaned: &cleaned,
             headers: &parts.headers,
@@ -288,12 +295,27 @@ impl Worker {
             record,
             now,
         })?;
-        match &*located.route.backend.target {
-            Target::Mock(target) => return backend::mock::answer(target).map(Answer::Own),
-            Target::Unavailable { reason } => return Err(Refusal::unusable_api().detail(reason)),
-            Target::Http(_) | Target::Vpc(_) => {}
-        }
+        let remote = match &**backend {
+            Backend::Remote(remote) => remote,
+            Backend::Own(mock) => return Ok(Answer::Own(mock.answer())),
+            Backend::Unusable(reason) => return Err(Refusal::unusable_api().detail(reason)),
+        };
         let route = Arc::clone(located.route);
+        let call = match &remote.kind {
+            None => None,
+            Some(kind) => Some((
+                &**kind,
+                Box::new(Call {
+                    route: &route,
+                    method: parts.method.clone(),
+                    path: cleaned.path.clone().into_owned(),
+                    values: std::mem::take(&mut mapped.values),
+                    id: record.id.clone(),
+                    now: now.wall,
+                    credentials: credentials(&**kind, &config)?,
+                }),
+            )),
+        };
         drop(located);
         drop(cleaned);
 
@@ -304,22 +326,40 @@ impl Worker {
                 Outgoing::Empty
             }
             (None, Received::Stream(stream)) => {
-                Outgoing::Stream(Limited::new(stream, limits.body_bytes, fault.clone()))
+                Outgoing::Stream(Limited::new(stream, limit, fault.clone()))
             }
         };
         let request = mapped.into_request(parts, body)?;
         let exchange = Exchange {
             worker: self,
             config: &config,
-            backend: &route.backend,
+            upstream: &remote.upstream,
+            backend: route.backend.id,
             deadline: Instant::now() + route.api.timeout,
             fault,
         };
-        let (response, lease) = backend::ask(&exchange, request, record)
-            .await
-            .map_err(|refusal| client.refused.borrow_mut().take().unwrap_or(refusal))?;
-        Ok(Answer::Backend(response, lease, exchange.deadline))
+        let answer = match call {
+            // Boxed: it would make the future of every request larger to move.
+            Some((kind, call)) => {
+                Box::pin(backend::dispatch(kind, &call, &exchange, request, record)).await
+            }
+            None => backend::ask(&exchange, request, record)
+                .await
+                .map(|(response, lease)| Answer::Backend(response, lease, exchange.deadline)),
+        };
+        answer.map_err(|refusal| client.refused.borrow_mut().take().unwrap_or(refusal))
     }
+}
+
+/// The access key that requests of this kind are signed with.
+fn credentials(kind: &dyn Kind, config: &Config) -> Result<Option<Credentials>, Refusal> {
+    let Some(secret) = kind.credentials() else {
+        return Ok(None);
+    };
+    let key = config.access_key(secret);
+    key.map(|key| Some(Arc::clone(key))).ok_or_else(|| {
+        Refusal::unusable_api().detail(format_args!("Secret {secret} has no access key"))
+    })
 }
 
 impl Received {
@@ -361,14 +401,7 @@ fn protocol(client: &Client, cleaned: &Cleaned<'_>) -> Protocol {
 }
 
 /// A form whose fields are signed or mapped, or a body whose digest was sent.
-fn needs_whole_body(
-    cleaned: &Cleaned<'_>,
-    api: &paifang_snapshot::table::Api,
-    incoming: &Incoming,
-) -> bool {
-    if hyper::body::Body::is_end_stream(incoming) {
-        return false;
-    }
+fn needs_whole_body(cleaned: &Cleaned<'_>, api: &paifang_snapshot::table::Api) -> bool {
     let signed = matches!(api.auth, Auth::App(_)) && cleaned.known.key.is_some();
     let form = map::is_form(cleaned);
     let mapped = form && map::maps_form(api);

@@ -149,6 +149,9 @@ pub struct FunctionComputeBackend {
     /// Secret with `accessKeyId`, `accessKeySecret` and, if there is one, `securityToken`; with `alibaba`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_ref: Option<SecretRef>,
+    /// TLS towards the server, for an `https` address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<BackendTls>,
 }
 
 /// How a function is called.
@@ -207,6 +210,7 @@ pub enum FunctionComputeVersion {
 /// An object store that speaks OSS or S3.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::cel(rules::OSS_BACKEND)))]
 pub struct OssBackend {
     /// Scheme, host and port of the store, without bucket and path.
     #[schemars(length(min = 1, max = 512), extend("x-kubernetes-validations" = rules::cel(rules::ADDRESS)))]
@@ -223,8 +227,24 @@ pub struct OssBackend {
     /// OSS or S3.
     #[serde(default)]
     pub dialect: OssDialect,
+    /// The signature of the dialect OSS: V4, or V1 for stores that know no other.
+    #[serde(default)]
+    pub signature_version: OssSignature,
     /// Secret with `accessKeyId`, `accessKeySecret` and, if there is one, `securityToken`.
     pub credentials_ref: SecretRef,
+    /// TLS towards the store, for an `https` endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<BackendTls>,
+}
+
+/// A signature of the dialect OSS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OssSignature {
+    /// `OSS4-HMAC-SHA256`.
+    #[default]
+    V4,
+    /// `OSS`, HMAC-SHA1.
+    V1,
 }
 
 /// The dialect of an object store.
@@ -256,6 +276,9 @@ pub struct EventBridgeBackend {
     /// Secret with `accessKeyId`, `accessKeySecret` and, if there is one, `securityToken`; with `alibaba`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_ref: Option<SecretRef>,
+    /// TLS towards the server, for an `https` address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<BackendTls>,
 }
 
 /// A bus of Alibaba EventBridge.

@@ -236,6 +236,22 @@ pub(crate) const FUNCTION_BACKEND: Rules = &[
         "has(self.alibaba) == has(self.credentialsRef)",
         "credentialsRef goes with alibaba: give both or neither",
     ),
+    (
+        "!has(self.tls) || !has(self.url) || self.url.startsWith('https://')",
+        "tls is for an https:// url",
+    ),
+];
+
+/// On an object store.
+pub(crate) const OSS_BACKEND: Rules = &[
+    (
+        "self.dialect == 'OSS' || self.signatureVersion == 'V4'",
+        "signatureVersion V1 is for dialect: OSS",
+    ),
+    (
+        "!has(self.tls) || self.endpoint.startsWith('https://')",
+        "tls is for an https:// endpoint",
+    ),
 ];
 
 /// On a function of Alibaba Function Compute.
@@ -268,6 +284,10 @@ pub(crate) const EVENT_BACKEND: Rules = &[
     (
         "!has(self.source) || has(self.sink)",
         "source goes with sink; for Alibaba it is alibaba.source",
+    ),
+    (
+        "!has(self.tls) || !has(self.sink) || self.sink.startsWith('https://')",
+        "tls is for an https:// sink",
     ),
 ];
 

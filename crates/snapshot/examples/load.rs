@@ -258,6 +258,7 @@ fn api(at: usize) -> wire::Api {
                 name: "X-Client-Ip".into(),
                 location: Location::Header,
             }],
+            call: wire::Call::Plain,
         },
     }
 }

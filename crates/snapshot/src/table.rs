@@ -32,7 +32,7 @@ use paifang_model::{BasePath, HostPattern, ObjectName, Stage};
 
 use self::intern::{Interner, Lineage};
 pub use self::{
-    api::{Api, Backend, Constant, Parameter, Route, System},
+    api::{Api, Backend, Call, Constant, Parameter, Route, System, TextPiece},
     backend_path::{BackendPath, PathPiece},
     captures::Captures,
     digest::Digest,

@@ -283,6 +283,66 @@ pub struct Dispatch {
     /// Values of the gateway's added.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub system: Vec<System>,
+    /// What the type of backend needs to know beyond that.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub call: Call,
+}
+
+/// What a type of backend needs to know of an Api beyond method, path and parameters.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "type")]
+pub enum Call {
+    /// Nothing.
+    #[default]
+    Plain,
+    /// Of a function (Ref §6.3, §6.4).
+    #[serde(rename_all = "camelCase")]
+    Function {
+        /// The function sees the business path only, without the trigger's prefix.
+        only_business_path: bool,
+    },
+    /// Of an object store; the key is [`Dispatch::path`].
+    Object {
+        /// What is done.
+        action: ObjectAction,
+    },
+    /// Of an event sink.
+    Event {
+        /// CloudEvents `type`.
+        kind: String,
+        /// CloudEvents `subject`; empty when it has none.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        subject: Vec<TextPiece>,
+    },
+}
+
+/// A piece of a text with parameters.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TextPiece {
+    /// As it is.
+    Text(String),
+    /// The value of the declared parameter with this name, as the caller sent it; nothing when it is absent.
+    Parameter(String),
+}
+
+/// What is done to an object (Ref §6.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ObjectAction {
+    /// Reads it, or a range of it.
+    GetObject,
+    /// Writes it whole.
+    PutObject,
+    /// Writes it by an HTML form.
+    PostObject,
+    /// Writes at its end.
+    AppendObject,
+    /// What it is, without its content.
+    HeadObject,
+    /// The same, fewer headers.
+    GetObjectMeta,
+    /// Removes it.
+    DeleteObject,
 }
 
 /// The `Content-Type` sent to the backend (Ref §4.7).
@@ -352,6 +412,12 @@ pub enum Target {
     Http(HttpTarget),
     /// A Service's endpoints or fixed addresses (Ref §6.2).
     Vpc(VpcTarget),
+    /// A function (Ref §6.3, §6.4).
+    Function(FunctionTarget),
+    /// A bucket of an object store (Ref §6.5).
+    Object(ObjectTarget),
+    /// An event sink or bus (Ref §6.6).
+    Event(EventTarget),
     /// A fixed answer (Ref §6.7).
     Mock(MockTarget),
     /// Answers every call with the reason, fail closed: configured, but not usable by this gateway.
@@ -403,6 +469,109 @@ pub enum Endpoints {
         /// Name of the Service's port, by which its EndpointSlices are matched; empty when the port has none.
         port: String,
     },
+}
+
+/// A server that a backend is reached at.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Origin {
+    /// Scheme, host and port.
+    pub address: Address,
+    /// TLS settings, for an https address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<BackendTls>,
+}
+
+/// A function.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FunctionTarget {
+    /// How it is called.
+    pub kind: FunctionKind,
+    /// Where.
+    pub origin: Origin,
+    /// What stands in front of the Api's path, of a function in the cluster: empty, or `/…` without a `/` at its end.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub path: String,
+    /// Of a function of Alibaba Function Compute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alibaba: Option<AlibabaFunction>,
+}
+
+/// How a function is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum FunctionKind {
+    /// With the request as a JSON event (Ref §6.3).
+    Event,
+    /// With the request itself (Ref §6.4).
+    Http,
+}
+
+/// A function of Alibaba Function Compute.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AlibabaFunction {
+    /// The service it belongs to: Function Compute 2.0; absent: 3.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Its name.
+    pub function: String,
+    /// Version or alias.
+    pub qualifier: String,
+    /// Secret with the access key that calls are signed with.
+    pub credentials: ObjectName,
+}
+
+/// A bucket of an object store.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectTarget {
+    /// The store's endpoint, without the bucket.
+    pub origin: Origin,
+    /// How it is spoken to.
+    pub dialect: ObjectDialect,
+    /// Name of the bucket.
+    pub bucket: String,
+    /// Region that requests are signed for.
+    pub region: String,
+    /// Secret with the access key that calls are signed with.
+    pub credentials: ObjectName,
+}
+
+/// How an object store is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ObjectDialect {
+    /// Alibaba OSS, signature V4.
+    OssV4,
+    /// Alibaba OSS, signature V1.
+    OssV1,
+    /// S3, AWS signature V4.
+    S3,
+}
+
+/// An event sink or bus.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventTarget {
+    /// Where events are posted.
+    pub origin: Origin,
+    /// The path of a sink, with `/` at its beginning.
+    pub path: String,
+    /// CloudEvents `source`.
+    pub source: String,
+    /// Of a bus of Alibaba EventBridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alibaba: Option<AlibabaBus>,
+}
+
+/// A bus of Alibaba EventBridge.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AlibabaBus {
+    /// Name of the bus.
+    pub bus: String,
+    /// Secret with the access key that calls are signed with.
+    pub credentials: ObjectName,
 }
 
 /// How TLS to a backend is verified. Without a CA the system's roots are used; verification is never skipped.
@@ -508,7 +677,7 @@ pub enum Proof {
     },
 }
 
-/// PEM material of one Secret. Which parts are present depends on the Secret's use.
+/// Material of one Secret. Which parts are present depends on the Secret's use.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Certificate {
@@ -521,6 +690,22 @@ pub struct Certificate {
     /// `ca.crt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
+    /// `accessKeyId`, `accessKeySecret` and `securityToken`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_key: Option<AccessKey>,
+}
+
+/// What calls of a cloud's services are signed with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessKey {
+    /// Public; sent with every call.
+    pub id: String,
+    /// Never sent.
+    pub secret: Redacted<String>,
+    /// Of a temporary access key; sent with every call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_token: Option<Redacted<String>>,
 }
 
 /// Everything one gateway serves: what compile returns and a gateway loads.
@@ -545,6 +730,43 @@ impl std::hash::Hash for Number {
         match self {
             Self::Integer(number) => number.hash(state),
             Self::Real(number) => number.to_bits().hash(state),
+        }
+    }
+}
+
+// === impl Target ===
+
+impl Target {
+    /// The server it is reached at, where that is one address with TLS settings of its own.
+    fn origin(&self) -> Option<&Origin> {
+        match self {
+            Self::Function(function) => Some(&function.origin),
+            Self::Object(object) => Some(&object.origin),
+            Self::Event(event) => Some(&event.origin),
+            Self::Http(_) | Self::Vpc(_) | Self::Mock(_) | Self::Unavailable { .. } => None,
+        }
+    }
+
+    /// What it asks of TLS; `None` when it does not use it.
+    pub fn tls(&self) -> Option<&Option<BackendTls>> {
+        let (scheme, tls) = match self {
+            Self::Http(http) => (http.address.scheme, &http.tls),
+            Self::Vpc(vpc) => (vpc.scheme, &vpc.tls),
+            other => {
+                let origin = other.origin()?;
+                (origin.address.scheme, &origin.tls)
+            }
+        };
+        (scheme == Scheme::Https).then_some(tls)
+    }
+
+    /// The Secret with the access key that its calls are signed with.
+    pub fn credentials(&self) -> Option<&ObjectName> {
+        match self {
+            Self::Function(function) => function.alibaba.as_ref().map(|it| &it.credentials),
+            Self::Object(object) => Some(&object.credentials),
+            Self::Event(event) => event.alibaba.as_ref().map(|it| &it.credentials),
+            Self::Http(_) | Self::Vpc(_) | Self::Mock(_) | Self::Unavailable { .. } => None,
         }
     }
 }

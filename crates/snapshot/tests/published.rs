@@ -504,7 +504,7 @@ fn certificates_travel_by_their_own_hash_and_only_those_that_are_used() {
     let material = Certificate {
         chain: Some("chain".to_owned()),
         key: Some(Redacted::new("key".to_owned())),
-        ca: None,
+        ..Certificate::default()
     };
     let mut plan = Plan::default();
     plan.apis.insert(
@@ -565,6 +565,7 @@ fn what_the_first_version_published_is_read() {
             chain: Some("chain".to_owned()),
             key: None,
             ca: Some("roots".to_owned()),
+            ..Certificate::default()
         };
         let published = publish_group(&stored_plan().group(), |_| Some(&material));
         let (apps, credentials) = callers(2);

@@ -337,7 +337,7 @@ impl<'s> Locator<'s> {
     fn severity(&self, reason: Reason) -> Severity {
         match reason {
             // It is accepted and answers that it is not served.
-            Reason::BackendStageMissing | Reason::BackendNotServed => Severity::Warning,
+            Reason::BackendStageMissing => Severity::Warning,
             Reason::ReleaseNotFound if !self.has_state => Severity::Warning,
             _ => Severity::Error,
         }

@@ -11,12 +11,11 @@ use paifang_resources::{
 };
 use paifang_snapshot::wire;
 
-use super::{
-    Check,
+use super::{Check, parameter, text, variable};
+use crate::{
+    Reason,
     backend::{self, Backend},
-    parameter, text, variable,
 };
-use crate::Reason;
 
 /// What an Api means, but for what its stages, its group and its backend service add.
 #[derive(Debug, Clone)]
@@ -48,7 +47,7 @@ pub(crate) struct Sample {
 #[derive(Debug, Clone)]
 pub(crate) enum Choice {
     Service(ObjectName),
-    Inline(Backend),
+    Inline(Box<Backend>),
 }
 
 /// Parses all but `stages` and `revisionHistoryLimit`. Fails only with problems in `check`. Patterns and schemas are left to
@@ -75,6 +74,7 @@ pub(crate) fn parse(name: &ObjectName, spec: &ApiSpec, check: &mut Check<'_>) ->
     check_targets(spec, check);
     let choice = parse_backend(name, spec, check);
     let backend_path = parse_backend_path(spec, path.as_ref(), &mut variables, check);
+    let call = backend::parse_call(spec, check);
     let timeout_ms = parse_timeout(spec, check);
     let content_type = parse_content_type(spec, check);
     let backend_method = match spec.backend.method {
@@ -126,6 +126,7 @@ pub(crate) fn parse(name: &ObjectName, spec: &ApiSpec, check: &mut Check<'_>) ->
                 content_type: content_type?,
                 constants,
                 system,
+                call,
             },
         },
         path: path_text,
@@ -512,8 +513,8 @@ fn parse_backend(name: &ObjectName, spec: &ApiSpec, check: &mut Check<'_>) -> Op
             Some(Choice::Service(service))
         }
         (None, Some(config)) => {
-            backend::parse("spec.backend", &name.namespace, &config, None, check)
-                .map(Choice::Inline)
+            Backend::parse("spec.backend", &name.namespace, &config, None, check)
+                .map(|backend| Choice::Inline(Box::new(backend)))
         }
         _ => {
             check.add(
@@ -566,16 +567,6 @@ fn check_calls(spec: &ApiSpec, check: &mut Check<'_>) {
             "write object: {action: GetObject, key: /…}",
         );
     }
-    if let Some(object) = &backend.object
-        && !object.key.starts_with('/')
-    {
-        check.add(
-            "spec.backend.object.key",
-            Reason::InvalidPath,
-            "must begin with `/`",
-            "put it in front",
-        );
-    }
 }
 
 type BackendPath = (Option<String>, Option<PathTemplate>);
@@ -587,10 +578,13 @@ fn parse_backend_path(
     variables: &mut BTreeSet<String>,
     check: &mut Check<'_>,
 ) -> Option<BackendPath> {
-    let field = "spec.backend.path";
-    let Some(written) = &spec.backend.path else {
-        check_filled(spec, request?, false, check);
-        return Some((None, None));
+    let (field, written) = match (&spec.backend.object, &spec.backend.path) {
+        (Some(object), _) => ("spec.backend.object.key", &object.key),
+        (None, Some(path)) => ("spec.backend.path", path),
+        (None, None) => {
+            check_filled(spec, request?, "spec.backend.path", false, check);
+            return Some((None, None));
+        }
     };
     check.length(field, Some(written), 1024);
     let mut mentioned = BTreeSet::new();
@@ -606,7 +600,7 @@ fn parse_backend_path(
             "remove it, or end the request's path in `/*` too",
         );
     }
-    check_filled(spec, &template, true, check);
+    check_filled(spec, &template, field, true, check);
     if mentioned.is_empty() {
         Some((None, Some(template)))
     } else {
@@ -616,12 +610,15 @@ fn parse_backend_path(
 }
 
 /// Every `[name]` of the backend's path is the backend name of a parameter that goes to Path, and the other way round.
-fn check_filled(spec: &ApiSpec, path: &PathTemplate, written: bool, check: &mut Check<'_>) {
+fn check_filled(
+    spec: &ApiSpec,
+    path: &PathTemplate,
+    field: &str,
+    written: bool,
+    check: &mut Check<'_>,
+) {
     let backend = &spec.backend;
-    let pathless = backend.mock.is_some()
-        || backend.oss.is_some()
-        || backend.object.is_some()
-        || backend.event.is_some();
+    let pathless = backend.mock.is_some() || backend.event.is_some();
     if pathless && !written {
         return;
     }
@@ -645,7 +642,7 @@ fn check_filled(spec: &ApiSpec, path: &PathTemplate, written: bool, check: &mut 
                 format!("spec.request.parameters[{at}].backend"),
                 Reason::PathParameterMismatch,
                 format!("`[{}]` is not in the backend's path", text::short(name)),
-                "add it to spec.backend.path, or send the parameter elsewhere with `backend.in`",
+                format!("add it to {field}, or send the parameter elsewhere with `backend.in`"),
             );
         }
     }
@@ -654,7 +651,7 @@ fn check_filled(spec: &ApiSpec, path: &PathTemplate, written: bool, check: &mut 
         let declared = spec.request.parameters.iter().any(|it| it.name == name);
         if written || declared {
             check.add(
-                "spec.backend.path",
+                field,
                 Reason::PathParameterMismatch,
                 format!("`[{name}]` is filled by no parameter"),
                 if written {

@@ -5,12 +5,8 @@ use std::collections::BTreeMap;
 use paifang_model::{ObjectName, Stage};
 use paifang_resources::{BackendServiceSpec, BackendType};
 
-use super::{
-    Check,
-    backend::{self, Backend},
-    text,
-};
-use crate::Reason;
+use super::{Check, text};
+use crate::{Reason, backend::Backend};
 
 /// Fails only with problems in `check`. `before` is the type that the object was accepted with.
 pub(crate) fn parse(
@@ -38,7 +34,7 @@ pub(crate) fn parse(
     for (stage, config) in &spec.stages {
         let field = format!("spec.stages.{}", text::short(stage));
         let stage = check.stage(&field, stage);
-        let parsed = backend::parse(&field, &name.namespace, config, Some(spec.type_), check);
+        let parsed = Backend::parse(&field, &name.namespace, config, Some(spec.type_), check);
         if let (Some(stage), Some(parsed)) = (stage, parsed) {
             stages.insert(stage, parsed);
         }

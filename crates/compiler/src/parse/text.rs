@@ -1,7 +1,7 @@
 //! Forms of text that several fields share.
 
 /// Chinese or Latin letter first, then those, digits and `_` (Ref §10).
-pub(super) fn is_display_name(name: &str) -> bool {
+pub(crate) fn is_display_name(name: &str) -> bool {
     let letter = |c: char| c.is_ascii_alphabetic() || is_han(c);
     let mut chars = name.chars();
     chars.next().is_some_and(letter) && chars.all(|c| letter(c) || c.is_ascii_digit() || c == '_')
@@ -15,7 +15,7 @@ fn is_han(c: char) -> bool {
 }
 
 /// A DNS subdomain (RFC 1123), as Kubernetes wants names of objects.
-pub(super) fn is_object_name(name: &str) -> bool {
+pub(crate) fn is_object_name(name: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
             && !label.starts_with('-')
@@ -28,7 +28,7 @@ pub(super) fn is_object_name(name: &str) -> bool {
 }
 
 /// A token (RFC 9110 §5.6.2), at most 128 characters.
-pub(super) fn is_token(text: &str) -> bool {
+pub(crate) fn is_token(text: &str) -> bool {
     (1..=128).contains(&text.len())
         && text
             .bytes()
@@ -36,19 +36,19 @@ pub(super) fn is_token(text: &str) -> bool {
 }
 
 /// A field value (RFC 9110 §5.5), UTF-8 allowed.
-pub(super) fn is_field_value(text: &str) -> bool {
+pub(crate) fn is_field_value(text: &str) -> bool {
     !text.chars().any(|c| c.is_control() && c != '\t') && text.trim_matches([' ', '\t']) == text
 }
 
 /// A name of a parameter: no spaces and no control characters, 1 to 64 characters.
-pub(super) fn is_parameter_name(text: &str) -> bool {
+pub(crate) fn is_parameter_name(text: &str) -> bool {
     (1..=64).contains(&text.chars().count())
         && !text.chars().any(|c| c.is_control() || c.is_whitespace())
 }
 
 /// A duration as Go writes it, in whole milliseconds: numbers, each with `ms`, `s`, `m` or `h`. `None` when it is none, has a finer
 /// part, or is beyond what fits.
-pub(super) fn duration_ms(text: &str) -> Option<u32> {
+pub(crate) fn duration_ms(text: &str) -> Option<u32> {
     let mut rest = text;
     let mut total: u64 = 0;
     if rest.is_empty() || text.len() > 32 {
@@ -93,7 +93,7 @@ fn scaled(number: &str, scale: u64) -> Option<u64> {
 }
 
 /// The beginning of a text, to quote it.
-pub(super) fn short(text: &str) -> String {
+pub(crate) fn short(text: &str) -> String {
     text.chars().take(100).collect()
 }
 

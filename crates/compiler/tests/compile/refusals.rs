@@ -588,7 +588,7 @@ fn rows() -> Vec<Row> {
     rows
 }
 
-/// Backends that are only checked so far.
+/// Functions, object stores and events.
 #[allow(clippy::enum_glob_use)]
 fn other_backends() -> Vec<Row> {
     use Reason::*;
@@ -614,9 +614,11 @@ fn other_backends() -> Vec<Row> {
         (
             FUNCTION,
             at,
-            function(json!({"kind": "Event", "url": "http://f.svc"})),
-            BackendNotServed,
-            "spec.stages.RELEASE.functionCompute",
+            function(
+                json!({"kind": "Event", "url": "http://f.svc", "tls": {"serverName": "f.svc"}}),
+            ),
+            Contradiction,
+            "spec.stages.RELEASE.functionCompute.tls",
         ),
         (
             FUNCTION,
@@ -696,8 +698,15 @@ fn other_backends() -> Vec<Row> {
             OSS,
             at,
             oss("region", json!("cn")),
-            BackendNotServed,
-            "spec.stages.RELEASE.oss",
+            SecretNotFound,
+            "spec.stages.RELEASE.oss.credentialsRef",
+        ),
+        (
+            OSS,
+            at,
+            json!({"oss": {"endpoint": "https://o.example.com", "bucket": "abc", "region": "r", "dialect": "S3", "signatureVersion": "V1", "credentialsRef": {"name": "c"}}}),
+            Contradiction,
+            "spec.stages.RELEASE.oss.signatureVersion",
         ),
         (
             OSS,
@@ -737,9 +746,9 @@ fn other_backends() -> Vec<Row> {
         (
             EVENTS,
             at,
-            events(json!({"sink": "http://b.svc/x"})),
-            BackendNotServed,
-            "spec.stages.RELEASE.eventBridge",
+            events(json!({"sink": "http://b.svc/x", "tls": {"serverName": "b.svc"}})),
+            Contradiction,
+            "spec.stages.RELEASE.eventBridge.tls",
         ),
         (
             EVENTS,
@@ -1190,6 +1199,13 @@ fn apis(long: &dyn Fn(usize) -> Value, many: Many<'_>) -> Vec<Row> {
             json!({}),
             BackendStageMissing,
             "spec.backend.serviceRef",
+        ),
+        (
+            A,
+            "/backend/event",
+            json!({"type": "com.example.order"}),
+            BackendTypeMismatch,
+            "spec.backend.event",
         ),
         (
             A,

@@ -170,6 +170,7 @@ pub(super) fn secret(secret: Secret) -> Own {
                 chain: text("tls.crt"),
                 key: text("tls.key").map(Redacted::new),
                 ca: text("ca.crt"),
+                ..Certificate::default()
             }));
         }
         _ if labels.get(MANIFEST).is_some_and(|kind| kind == "apps")

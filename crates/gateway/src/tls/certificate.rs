@@ -190,6 +190,7 @@ mod tests {
             chain: chain.map(str::to_owned),
             key: key.map(|key| Redacted::new(key.to_owned())),
             ca: ca.map(str::to_owned),
+            ..Certificate::default()
         })
     }
 

@@ -221,7 +221,7 @@ fn certificates_are_published_rotated_and_never_replaced_by_half_a_pair() {
         let material = Certificate {
             chain: Some(chain.to_owned()),
             key: Some(Redacted::new(key.to_owned())),
-            ca: None,
+            ..Certificate::default()
         };
         site.publish(&secured, &[(secret.clone(), material)].into());
     };

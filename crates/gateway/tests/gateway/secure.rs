@@ -48,7 +48,7 @@ impl Authority {
         Certificate {
             chain: Some(params.signed_by(&key, &self.0).unwrap().pem()),
             key: Some(Redacted::new(key.serialize_pem())),
-            ca: None,
+            ..Certificate::default()
         }
     }
 

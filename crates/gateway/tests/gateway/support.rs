@@ -14,7 +14,7 @@ use paifang_gateway::{AccessLog, Drain, Gateway, Settings};
 use paifang_model::{HttpsPolicy, Method, ObjectName, Protocol, Stage};
 use paifang_proxy::{Timeouts, network::BackendPolicy};
 use paifang_snapshot::wire::{
-    Api, ApiKind, Auth, Backend, BodyFormat, ContentType, Dispatch, Domain, FORMAT, Group,
+    Api, ApiKind, Auth, Backend, BodyFormat, Call, ContentType, Dispatch, Domain, FORMAT, Group,
     HttpTarget, MockTarget, Mode, Route, Snapshot, SubDomain, Target,
 };
 
@@ -111,6 +111,7 @@ fn api(name: &str, path: &str) -> Api {
             content_type: ContentType::Client,
             constants: Vec::new(),
             system: Vec::new(),
+            call: Call::Plain,
         },
     }
 }

@@ -1,4 +1,4 @@
-//! HTTP and VPC backends: find an address, get a connection, ask, and say in the protocol's words what went wrong.
+//! The exchange over HTTP that all types of backend share: find an address, get a connection, ask, and say in the protocol's words what went wrong.
 
 use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
 
@@ -9,17 +9,16 @@ use http::{
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use paifang_model::Scheme;
-use paifang_snapshot::{
-    table::Backend,
-    wire::{BackendTls, Endpoints, Target, VpcTarget},
-};
 use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
 
-use super::pool::{Connection, Lease, PoolKey};
+use super::{
+    Place, Upstream,
+    pool::{Connection, Lease, PoolKey},
+};
 use crate::{
     body::{Fault, Outgoing},
     config::Config,
@@ -33,19 +32,13 @@ use crate::{
 pub(crate) struct Exchange<'a> {
     pub(crate) worker: &'a Worker,
     pub(crate) config: &'a Config,
-    pub(crate) backend: &'a Backend,
+    pub(crate) upstream: &'a Upstream,
+    /// [`paifang_snapshot::table::Backend::id`].
+    pub(crate) backend: u64,
     /// When the whole exchange must be over.
     pub(crate) deadline: Instant,
     /// Where a streamed request body leaves why it ended early.
     pub(crate) fault: Fault,
-}
-
-/// How a backend is spoken to, whatever its kind.
-struct Peer<'a> {
-    scheme: Scheme,
-    tls: &'a Option<BackendTls>,
-    /// For SNI and verification, unless the TLS settings name another.
-    host: &'a str,
 }
 
 /// Requests under way to each endpoint of the Services, for the choice of the less loaded of two.
@@ -66,22 +59,13 @@ pub(crate) async fn ask(
     request: Request<Outgoing>,
     record: &mut Record,
 ) -> Result<(Response<Incoming>, Lease), Refusal> {
-    record.dispatched = Some(Instant::now());
+    record.dispatched.get_or_insert_with(Instant::now);
     let answer = {
         let asked = async {
-            match &*exchange.backend.target {
-                Target::Http(target) => {
-                    let peer = Peer {
-                        scheme: target.address.scheme,
-                        tls: &target.tls,
-                        host: &target.address.host,
-                    };
-                    let place = Place::Name(&target.address.host, target.address.port);
-                    exchange.attempt(&peer, &place, request, record).await
-                }
-                Target::Vpc(target) => exchange.ask_service(target, request, record).await,
-                Target::Mock(_) | Target::Unavailable { .. } => Err(Refusal::unusable_api()),
-            }
+            let endpoints = exchange.endpoints().await?;
+            exchange
+                .attempt(endpoints.as_deref(), request, record)
+                .await
         };
         let asked = std::pin::pin!(asked);
         tokio::time::timeout_at(exchange.deadline.into(), asked)
@@ -98,42 +82,27 @@ pub(crate) async fn ask(
     }
 }
 
-/// Where connections of a backend lead.
-enum Place<'a> {
-    /// A host to be resolved.
-    Name(&'a str, u16),
-    /// Endpoints, any of which will do.
-    Endpoints(Arc<Ready>),
-}
-
 // === impl Exchange ===
 
 impl Exchange<'_> {
-    async fn ask_service(
-        &self,
-        target: &VpcTarget,
-        request: Request<Outgoing>,
-        record: &mut Record,
-    ) -> Result<(Response<Incoming>, Lease), Refusal> {
-        let peer = Peer {
-            scheme: target.scheme,
-            tls: &target.tls,
-            host: paifang_model::normalise_host(&target.host).unwrap_or(&target.host),
-        };
-        let endpoints = match &target.endpoints {
-            Endpoints::Service { name, port } => {
+    /// Whether its time is up.
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.deadline
+    }
+
+    /// The endpoints to choose from, where there are several that are told apart.
+    async fn endpoints(&self) -> Result<Option<Arc<Ready>>, Refusal> {
+        let endpoints = match &self.upstream.place {
+            Place::Name(..) => return Ok(None),
+            Place::Service { name, port } => {
                 let known = self.worker.shared.endpoints.load();
                 known.get(name, port).cloned().unwrap_or_default()
             }
-            Endpoints::Fixed(addresses) => {
+            Place::Fixed(addresses) => {
                 let mut all = Vec::new();
                 for address in addresses {
-                    all.extend(
-                        self.worker
-                            .resolver
-                            .resolve(&address.host, address.port)
-                            .await?,
-                    );
+                    let resolver = &self.worker.resolver;
+                    all.extend(resolver.resolve(&address.host, address.port).await?);
                 }
                 Arc::new(Ready::alike(all))
             }
@@ -141,31 +110,29 @@ impl Exchange<'_> {
         if endpoints.is_empty() {
             return Err(Refusal::no_endpoint());
         }
-        self.attempt(&peer, &Place::Endpoints(endpoints), request, record)
-            .await
+        Ok(Some(endpoints))
     }
 
     /// Attempts until the request was sent. Each attempt but the last may find its pooled connection closed, or its endpoint gone.
     async fn attempt(
         &self,
-        peer: &Peer<'_>,
-        place: &Place<'_>,
+        endpoints: Option<&Ready>,
         mut request: Request<Outgoing>,
         record: &mut Record,
     ) -> Result<(Response<Incoming>, Lease), Refusal> {
         let mut failed: Vec<SocketAddr> = Vec::new();
         let mut last = Refusal::no_endpoint();
         for attempt in 1..=ATTEMPTS {
-            let endpoint = match place {
-                Place::Name(..) => None,
-                Place::Endpoints(all) => match self.choose(all, &failed) {
+            let endpoint = match endpoints {
+                None => None,
+                Some(all) => match self.choose(all, &failed) {
                     Some(endpoint) => Some(endpoint),
                     None => break,
                 },
             };
             record.attempts = attempt;
             let key = PoolKey {
-                backend: self.backend.id,
+                backend: self.backend,
                 endpoint,
             };
             // The last attempt opens a connection of its own, so that a backend that closes idle ones cannot use them all up.
@@ -176,7 +143,7 @@ impl Exchange<'_> {
             };
             let connection = match pooled {
                 Some(connection) => connection,
-                None => match Box::pin(self.connect(peer, place, endpoint)).await {
+                None => match Box::pin(self.connect(endpoint)).await {
                     Ok(connection) => connection,
                     Err(refusal) => {
                         last = refusal;
@@ -240,25 +207,21 @@ impl Exchange<'_> {
         })
     }
 
-    async fn connect(
-        &self,
-        peer: &Peer<'_>,
-        place: &Place<'_>,
-        endpoint: Option<SocketAddr>,
-    ) -> Result<Connection, Refusal> {
+    async fn connect(&self, endpoint: Option<SocketAddr>) -> Result<Connection, Refusal> {
+        let upstream = self.upstream;
         let limit = self.worker.settings().timeouts.connect;
         let connecting = async {
-            let addresses = match (endpoint, place) {
+            let addresses = match (endpoint, &upstream.place) {
                 (Some(endpoint), _) => vec![endpoint],
                 (None, Place::Name(host, port)) => {
                     self.worker.resolver.resolve(host, *port).await?
                 }
-                (None, Place::Endpoints(_)) => return Err(Refusal::no_endpoint()),
+                (None, _) => return Err(Refusal::no_endpoint()),
             };
-            let (stream, address) = self.open(peer.host, &addresses).await?;
-            let sender = match peer.scheme {
+            let (stream, address) = self.open(&upstream.host, &addresses).await?;
+            let sender = match upstream.scheme {
                 Scheme::Http => self.handshake(stream).await?,
-                Scheme::Https => self.handshake(self.secure(peer, stream).await?).await?,
+                Scheme::Https => self.handshake(self.secure(stream).await?).await?,
             };
             Ok(Connection { sender, address })
         };
@@ -295,19 +258,19 @@ impl Exchange<'_> {
 
     async fn secure(
         &self,
-        peer: &Peer<'_>,
         stream: TcpStream,
     ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Refusal> {
-        let config = match self.config.backend_tls.get(peer.tls) {
+        let config = match self.config.backend_tls.get(&self.upstream.tls) {
             Some(Ok(config)) => Arc::clone(config),
             Some(Err(reason)) => return Err(Refusal::backend_tls("not configured").detail(reason)),
             None => return Err(Refusal::backend_tls("not configured")),
         };
-        let name = peer
+        let upstream = self.upstream;
+        let name = upstream
             .tls
             .as_ref()
             .and_then(|tls| tls.server_name.as_deref())
-            .unwrap_or(peer.host);
+            .unwrap_or(&upstream.host);
         let name = name.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(name.to_owned())
             .map_err(|_| Refusal::backend_tls("server name is invalid"))?;

@@ -1,33 +1,43 @@
-//! The Mock backend (Ref §6.7): a fixed answer, no network.
+//! Mock: a fixed answer, no network (Ref §6.7).
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use paifang_snapshot::wire::MockTarget;
 
-use crate::refusal::Refusal;
+/// The answer, made when its configuration is loaded.
+pub(crate) struct Mock {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
 
-/// The answer.
-///
-/// # Errors
-/// [`Refusal::unusable_api`] when status or a header cannot be sent; the compiler lets no such target through.
-pub(crate) fn answer(target: &MockTarget) -> Result<Response<Bytes>, Refusal> {
-    let status = StatusCode::from_u16(target.status)
-        .map_err(|error| Refusal::unusable_api().detail(error))?;
-    // Neither has a body (RFC 9110 §6.4.1).
-    let body = match status {
-        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => "",
-        _ => &target.body,
-    };
-    let mut response = Response::new(Bytes::copy_from_slice(body.as_bytes()));
-    *response.status_mut() = status;
-    for (name, value) in &target.headers {
-        let name: HeaderName = name
-            .parse()
-            .map_err(|error| Refusal::unusable_api().detail(error))?;
-        let value: HeaderValue = value
-            .parse()
-            .map_err(|error| Refusal::unusable_api().detail(error))?;
-        response.headers_mut().append(name, value);
+impl Mock {
+    /// The answer that `target` describes; why it cannot be sent otherwise.
+    pub(super) fn load(target: &MockTarget) -> Result<Self, String> {
+        let status = StatusCode::from_u16(target.status).map_err(|error| error.to_string())?;
+        // Neither has a body (RFC 9110 §6.4.1).
+        let body = match status {
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => "",
+            _ => &target.body,
+        };
+        let mut headers = HeaderMap::with_capacity(target.headers.len());
+        for (name, value) in &target.headers {
+            let bad = |error: &dyn std::fmt::Display| format!("its header `{name}`: {error}");
+            let value: HeaderValue = value.parse().map_err(|error| bad(&error))?;
+            let name: HeaderName = name.parse().map_err(|error| bad(&error))?;
+            headers.append(name, value);
+        }
+        Ok(Self {
+            status,
+            headers,
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        })
     }
-    Ok(response)
+
+    pub(crate) fn answer(&self) -> Response<Bytes> {
+        let mut response = Response::new(self.body.clone());
+        *response.status_mut() = self.status;
+        response.headers_mut().clone_from(&self.headers);
+        response
+    }
 }

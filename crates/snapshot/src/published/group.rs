@@ -9,7 +9,7 @@ use super::{
     cut,
     part::{Hash, InvalidPart, Part, Piece, cut_piece, json, read_piece},
 };
-use crate::wire::{self, Target};
+use crate::wire;
 
 /// Names everything that a group is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,15 +193,11 @@ pub fn certificates_of(group: &wire::Group) -> BTreeSet<&ObjectName> {
         used.extend(&tls.client_ca);
     }
     for backend in &group.backends {
-        let tls = match &backend.target {
-            Target::Http(http) => http.tls.as_ref(),
-            Target::Vpc(vpc) => vpc.tls.as_ref(),
-            Target::Mock(_) | Target::Unavailable { .. } => None,
-        };
-        if let Some(tls) = tls {
+        if let Some(Some(tls)) = backend.target.tls() {
             used.extend(&tls.ca);
             used.extend(&tls.client_certificate);
         }
+        used.extend(backend.target.credentials());
     }
     used
 }

@@ -67,6 +67,41 @@ pub struct Api {
     pub content_type: wire::ContentType,
     /// Values of the gateway's added for the backend.
     pub system: Arc<[System]>,
+    /// What the backend's type needs to know beyond that.
+    pub call: Call,
+}
+
+/// What the backend's type needs to know of an Api, see [`wire::Call`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    /// Nothing.
+    Plain,
+    /// Of a function.
+    Function {
+        /// The function sees the business path only.
+        only_business_path: bool,
+    },
+    /// Of an object store.
+    Object {
+        /// What is done.
+        action: wire::ObjectAction,
+    },
+    /// Of an event sink.
+    Event {
+        /// CloudEvents `type`.
+        kind: Arc<str>,
+        /// CloudEvents `subject`; empty when it has none.
+        subject: Box<[TextPiece]>,
+    },
+}
+
+/// A piece of a text with parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TextPiece {
+    /// As it is.
+    Text(Box<str>),
+    /// The value of the parameter at this position of [`Api::parameters`]; nothing when it is absent.
+    Parameter(u16),
 }
 
 /// A declared parameter, see [`wire::Parameter`]. Names of headers are well-formed and in lower case.
@@ -125,6 +160,18 @@ pub struct Backend {
     pub label: Arc<str>,
     /// Where and how.
     pub target: Arc<wire::Target>,
+}
+
+// === impl Call ===
+
+impl Call {
+    /// Whether the value of the parameter at this position is part of what the type needs to know.
+    pub fn mentions(&self, parameter: u16) -> bool {
+        match self {
+            Self::Event { subject, .. } => subject.contains(&TextPiece::Parameter(parameter)),
+            Self::Plain | Self::Function { .. } | Self::Object { .. } => false,
+        }
+    }
 }
 
 // === impl Parameter ===

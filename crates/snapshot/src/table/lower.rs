@@ -13,7 +13,7 @@ use paifang_model::{Location, ObjectName, PathTemplate, Stage};
 
 use super::{
     Domain, Problem,
-    api::{Api, Backend, Constant, Parameter, Route, System},
+    api::{Api, Backend, Call, Constant, Parameter, Route, System, TextPiece},
     backend_path::BackendPath,
     digest::Digest,
     grants::{AppId, EVERY_API, Grants},
@@ -359,7 +359,10 @@ fn check_target(target: &wire::Target) -> Result<(), String> {
         wire::Target::Http(http) => http.host.as_deref(),
         wire::Target::Vpc(vpc) => Some(&*vpc.host),
         wire::Target::Mock(mock) => return check_mock(mock),
-        wire::Target::Unavailable { .. } => None,
+        wire::Target::Function(_)
+        | wire::Target::Object(_)
+        | wire::Target::Event(_)
+        | wire::Target::Unavailable { .. } => None,
     };
     match host {
         Some(host) if host.is_empty() || !header::is_value(host) => {
@@ -403,6 +406,7 @@ fn api(wire: &wire::Api, interner: &mut Interner<'_>) -> Result<Api, String> {
         return Err("its content type is not a header value".to_owned());
     }
     Ok(Api {
+        call: call(wire)?,
         parameters,
         system: interner.systems(&system),
         content_type: wire.dispatch.content_type.clone(),
@@ -433,6 +437,39 @@ fn bare(wire: &wire::Api) -> Api {
         timeout: Duration::from_millis(wire.dispatch.timeout_ms.max(1).into()),
         content_type: wire::ContentType::Default,
         system: Arc::default(),
+        call: Call::Plain,
+    }
+}
+
+/// What the backend's type needs to know, with parameters by their position.
+fn call(wire: &wire::Api) -> Result<Call, String> {
+    Ok(match &wire.dispatch.call {
+        wire::Call::Plain => Call::Plain,
+        wire::Call::Function { only_business_path } => Call::Function {
+            only_business_path: *only_business_path,
+        },
+        wire::Call::Object { action } => Call::Object { action: *action },
+        wire::Call::Event { kind, subject } => Call::Event {
+            kind: kind.as_str().into(),
+            subject: subject
+                .iter()
+                .map(|piece| text_piece(piece, &wire.parameters))
+                .collect::<Result<_, _>>()?,
+        },
+    })
+}
+
+fn text_piece(piece: &wire::TextPiece, among: &[wire::Parameter]) -> Result<TextPiece, String> {
+    match piece {
+        wire::TextPiece::Text(text) => Ok(TextPiece::Text(text.as_str().into())),
+        wire::TextPiece::Parameter(name) => among
+            .iter()
+            .position(|parameter| parameter.name == *name)
+            .and_then(|at| u16::try_from(at).ok())
+            .map(TextPiece::Parameter)
+            .ok_or_else(|| {
+                format!("its event's subject mentions `[{name}]`, which is no parameter")
+            }),
     }
 }
 

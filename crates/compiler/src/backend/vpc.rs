@@ -1,218 +1,106 @@
-//! Backends with their references resolved: what a gateway is told to call.
+//! VPC: a Service of the cluster, or fixed addresses in it (Ref §6.2).
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use paifang_model::{Address, ObjectName, Scheme};
-use paifang_resources::{GROUP, Kind};
-use paifang_snapshot::wire::{
-    BackendTls, Endpoints, Group, HttpTarget, MockTarget, Target, VpcTarget,
-};
+use paifang_resources::{GROUP, IntOrString, Scheme as WrittenScheme, VpcBackend};
+use paifang_snapshot::wire::{Endpoints, Group, Target, VpcTarget};
 
+use super::{
+    At, Kind, Referrer, Resolved, Resolver,
+    server::{self, Tls, check_allowed, parse_tls},
+};
 use crate::{
     Objects, Problem, Reason, Service, ServicePort,
-    certificates::{Certificates, Judged, Judgements, Use},
-    graph::{Dep, Trace},
-    parse::{
-        api::Sample,
-        backend::{Backend, Source, Tls},
-    },
+    graph::Dep,
+    parse::{Check, text},
 };
 
-/// A backend after its references were looked up.
+/// What is written under `vpc`.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Resolved {
-    /// What to call. Of a Mock without a body, see [`Resolved::target`].
-    base: Target,
-    sample_fills: bool,
-    /// To show in the status.
-    pub(crate) address: String,
-    /// What is wrong. A backend with `base` unavailable says why here; with a usable one, what goes on with its last good material.
-    pub(crate) problems: Vec<Problem>,
+pub(crate) struct Vpc {
+    scheme: Scheme,
+    source: Source,
+    host: Option<String>,
+    tls: Option<Tls>,
 }
 
-/// Who refers, for fields of problems and for ReferenceGrants.
-#[derive(Clone, Copy)]
-pub(crate) struct Referrer<'a> {
-    /// BackendService or Api.
-    pub(crate) kind: Kind,
-    /// Its namespace.
-    pub(crate) namespace: &'a str,
-    /// Where the union stands.
-    pub(crate) field: &'a str,
+/// Where the endpoints are.
+#[derive(Debug, Clone, PartialEq)]
+enum Source {
+    Fixed(Vec<Address>),
+    Service { name: ObjectName, port: String },
 }
 
-/// Looks references up, and records which.
-pub(crate) struct Resolver<'a, 't> {
-    pub(crate) certificates: Certificates<'a>,
-    pub(crate) trace: Trace<'t>,
-}
+impl Kind for Vpc {
+    type Written = VpcBackend;
 
-// === impl Resolved ===
-
-impl Resolved {
-    fn new(base: Target, address: String) -> Self {
-        Self {
-            base,
-            sample_fills: false,
-            address,
-            problems: Vec::new(),
-        }
-    }
-
-    fn unavailable(problem: Problem) -> Self {
-        let reason = problem.message.clone();
-        Self {
-            problems: vec![problem],
-            ..Self::new(Target::Unavailable { reason }, String::new())
-        }
-    }
-
-    /// Whether calls reach anything.
-    pub(crate) fn is_usable(&self) -> bool {
-        !matches!(self.base, Target::Unavailable { .. })
-    }
-
-    /// The target, for an Api with this sample: it is the answer of a Mock that has no body of its own.
-    pub(crate) fn target(&self, sample: &Sample) -> Target {
-        let mut target = self.base.clone();
-        if let (true, Target::Mock(mock)) = (self.sample_fills, &mut target) {
-            mock.body.clone_from(&sample.body);
-            let named = |(name, _): &(String, String)| name.eq_ignore_ascii_case("content-type");
-            if let Some(content_type) = &sample.content_type
-                && !mock.headers.iter().any(named)
-            {
-                mock.headers
-                    .push(("Content-Type".to_owned(), content_type.clone()));
+    fn parse(at: At<'_>, vpc: &VpcBackend, check: &mut Check<'_>) -> Option<Self> {
+        let At { field, namespace } = at;
+        let scheme = match vpc.scheme {
+            WrittenScheme::HTTP => Scheme::Http,
+            WrittenScheme::HTTPS => Scheme::Https,
+        };
+        let source = match (&vpc.service, vpc.addresses.as_slice()) {
+            (Some(service), []) => {
+                let at = format!("{field}.service");
+                check.reference(&at, &service.name, service.namespace.as_deref());
+                parse_port(&format!("{at}.port"), &service.port, check).map(|port| {
+                    Source::Service {
+                        name: ObjectName::new(
+                            service.namespace.as_deref().unwrap_or(namespace),
+                            service.name.as_str(),
+                        ),
+                        port,
+                    }
+                })
             }
+            (None, [_, ..]) => parse_addresses(field, scheme, &vpc.addresses, check),
+            _ => {
+                check.add(
+                    field,
+                    Reason::Contradiction,
+                    "needs either `service` or `addresses`",
+                    "write exactly one of the two",
+                );
+                None
+            }
+        };
+        if let Some(host) = &vpc.host {
+            check.authority(&format!("{field}.host"), host);
         }
-        target
+        let tls = parse_tls(field, namespace, vpc.tls.as_ref(), scheme, check);
+        Some(Self {
+            scheme,
+            source: source?,
+            host: vpc.host.clone(),
+            tls,
+        })
+    }
+
+    fn resolve(&self, from: Referrer<'_>, resolver: &mut Resolver<'_, '_>) -> Resolved {
+        let field = format!("{}.vpc", from.field);
+        let found = resolver.endpoints(from, &field, self.scheme, &self.source);
+        let (endpoints, default_host) = match found {
+            Ok(found) => found,
+            Err(problem) => return Resolved::unavailable(problem),
+        };
+        let host = self.host.clone().unwrap_or(default_host);
+        let shown = shown(self.scheme, &self.source);
+        server::resolve(&field, self.tls.as_ref(), None, shown, resolver, |tls| {
+            Target::Vpc(VpcTarget {
+                scheme: self.scheme,
+                endpoints,
+                host,
+                tls,
+            })
+        })
     }
 }
 
 // === impl Resolver ===
 
-impl<'a, 't> Resolver<'a, 't> {
-    pub(crate) fn new(certificates: Certificates<'a>, judgements: &'t mut Judgements) -> Self {
-        Self {
-            certificates,
-            trace: Trace::new(judgements),
-        }
-    }
-
-    /// What is known of the Secret `name` for this use.
-    pub(crate) fn judge(&mut self, name: &ObjectName, usage: Use) -> Arc<Judged> {
-        self.trace.reads(Dep::Secret(name.clone()));
-        let known = &mut *self.trace.judgements;
-        self.certificates.judge(name, usage, known)
-    }
-
-    /// What `backend` means now. Never fails: what is missing makes a target that answers why.
-    pub(crate) fn resolve(&mut self, from: Referrer<'_>, backend: &Backend) -> Resolved {
-        match backend {
-            Backend::Mock {
-                status,
-                headers,
-                body,
-            } => Resolved {
-                sample_fills: body.is_none(),
-                ..Resolved::new(
-                    Target::Mock(MockTarget {
-                        status: *status,
-                        headers: headers.clone(),
-                        body: body.clone().unwrap_or_default(),
-                    }),
-                    "mock".to_owned(),
-                )
-            },
-            Backend::NotServed(kind) => Resolved::unavailable(Problem::new(
-                format!("{}.{}", from.field, kind.key()),
-                Reason::BackendNotServed,
-                format!("{} backends are not served by this version", kind.name()),
-                "calls are refused until a later version serves them",
-            )),
-            Backend::Http { address, host, tls } => {
-                let target = |tls| {
-                    Target::Http(HttpTarget {
-                        address: address.clone(),
-                        host: host.clone(),
-                        tls,
-                    })
-                };
-                let field = format!("{}.http", from.field);
-                self.with_tls(&field, tls.as_ref(), address.to_string(), target)
-            }
-            Backend::Vpc {
-                scheme,
-                source,
-                host,
-                tls,
-            } => {
-                let field = format!("{}.vpc", from.field);
-                match self.endpoints(from, &field, *scheme, source) {
-                    Err(problem) => Resolved::unavailable(problem),
-                    Ok((endpoints, default_host)) => {
-                        let host = host.clone().unwrap_or(default_host);
-                        let shown = shown(*scheme, source);
-                        let target = |tls| {
-                            Target::Vpc(VpcTarget {
-                                scheme: *scheme,
-                                endpoints: endpoints.clone(),
-                                host: host.clone(),
-                                tls,
-                            })
-                        };
-                        self.with_tls(&field, tls.as_ref(), shown, target)
-                    }
-                }
-            }
-        }
-    }
-
-    /// A backend whose CA or client certificate is not there is not called: without it, something would go unchecked.
-    fn with_tls(
-        &mut self,
-        field: &str,
-        tls: Option<&Tls>,
-        address: String,
-        target: impl Fn(Option<BackendTls>) -> Target,
-    ) -> Resolved {
-        let Some(tls) = tls else {
-            return Resolved::new(target(None), address);
-        };
-        let uses = [
-            ("caSecretRef", tls.ca.as_ref(), Use::Ca),
-            (
-                "clientCertificateRef",
-                tls.client_certificate.as_ref(),
-                Use::Pair,
-            ),
-        ];
-        let mut problems = Vec::new();
-        let mut usable = true;
-        for (key, secret, usage) in uses {
-            let Some(secret) = secret else { continue };
-            let judged = self.judge(secret, usage);
-            usable &= judged.is_usable();
-            problems.extend(judged.problem(&format!("{field}.tls.{key}")));
-        }
-        let base = if usable {
-            target(Some(BackendTls {
-                ca: tls.ca.clone(),
-                server_name: tls.server_name.clone(),
-                client_certificate: tls.client_certificate.clone(),
-            }))
-        } else {
-            let reason = problems
-                .first()
-                .map_or_else(String::new, |problem| problem.message.clone());
-            Target::Unavailable { reason }
-        };
-        Resolved {
-            problems,
-            ..Resolved::new(base, address)
-        }
-    }
-
+impl Resolver<'_, '_> {
     /// Where the endpoints are, and the `Host` to send by default.
     fn endpoints(
         &mut self,
@@ -336,6 +224,59 @@ impl<'a, 't> Resolver<'a, 't> {
                 });
                 who && what
             })
+    }
+}
+
+fn parse_addresses(
+    field: &str,
+    scheme: Scheme,
+    written: &[String],
+    check: &mut Check<'_>,
+) -> Option<Source> {
+    check.count(&format!("{field}.addresses"), written.len(), 100);
+    let mut addresses: Vec<Address> = Vec::new();
+    for (at, text) in written.iter().enumerate() {
+        let field = format!("{field}.addresses[{at}]");
+        let address = Address::from_host_port(scheme, text);
+        if let Some(address) = check.take(&field, Reason::InvalidAddress, address) {
+            check_allowed(&field, &address, check);
+            if addresses.contains(&address) {
+                check.add(
+                    &field,
+                    Reason::Duplicate,
+                    format!("`{}` is there twice", text::short(text)),
+                    "remove one",
+                );
+            }
+            addresses.push(address);
+        }
+    }
+    (addresses.len() == written.len()).then_some(Source::Fixed(addresses))
+}
+
+/// A number of a port, or its name (RFC 6335 §5.1), as text.
+fn parse_port(field: &str, port: &IntOrString, check: &mut Check<'_>) -> Option<String> {
+    let name = |name: &str| {
+        (1..=15).contains(&name.len())
+            && text::is_object_name(name)
+            && name.bytes().any(|b| b.is_ascii_lowercase())
+    };
+    let number = |number: i64| (1..=65_535).contains(&number);
+    match port {
+        IntOrString::Int(written) if number(i64::from(*written)) => Some(written.to_string()),
+        IntOrString::String(written) if name(written) => Some(written.clone()),
+        IntOrString::String(written) if written.parse().is_ok_and(number) => {
+            Some(written.trim_start_matches(['+', '0']).to_owned())
+        }
+        _ => {
+            check.add(
+                field,
+                Reason::OutOfRange,
+                "is not a port",
+                "write a number from 1 to 65535, or the name of the Service's port",
+            );
+            None
+        }
     }
 }
 

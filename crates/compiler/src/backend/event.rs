@@ -1,0 +1,183 @@
+//! EventBridge: a CloudEvents sink, or a bus of Alibaba EventBridge (Ref §6.6).
+
+use std::collections::BTreeSet;
+
+use paifang_resources::{ApiSpec, EventBridgeBackend, Location, RequestMode};
+use paifang_snapshot::wire::{AlibabaBus, Call, EventTarget, Target, TextPiece};
+
+use super::{
+    At, Kind, Referrer, Resolved, Resolver,
+    server::{Server, check_either, parse_credentials, parse_endpoint, parse_tls, parse_url},
+};
+use crate::{
+    Reason,
+    parse::{Check, text},
+};
+
+/// The events' `source` when none is written.
+const DEFAULT_SOURCE: &str = "paifang";
+
+/// What is written under `eventBridge`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Event {
+    server: Server,
+    path: String,
+    source: String,
+    /// Of Alibaba EventBridge.
+    bus: Option<String>,
+}
+
+/// What an Api says under `event`.
+pub(crate) fn parse_call(spec: &ApiSpec, check: &mut Check<'_>) -> Option<Call> {
+    let event = spec.backend.event.as_ref()?;
+    let field = "spec.backend.event.type";
+    if event.type_.is_empty() {
+        check.add(
+            field,
+            Reason::Required,
+            "is empty",
+            "write the CloudEvents type",
+        );
+    }
+    check.length(field, Some(&event.type_), 256);
+    check.length("spec.backend.event.subject", event.subject.as_deref(), 1024);
+    let subject = event.subject.as_deref().unwrap_or_default();
+    Some(Call::Event {
+        kind: event.type_.clone(),
+        subject: parse_subject(subject, spec, check),
+    })
+}
+
+fn parse_subject(written: &str, spec: &ApiSpec, check: &mut Check<'_>) -> Vec<TextPiece> {
+    let mut pieces = Vec::new();
+    let mut rest = written;
+    while let Some((before, after)) = rest.split_once('[') {
+        let Some((name, behind)) = after.split_once(']') else {
+            check.add(
+                "spec.backend.event.subject",
+                Reason::InvalidValue,
+                "has a `[` without its `]`",
+                "write `[name]` for the value of a parameter",
+            );
+            return pieces;
+        };
+        if !before.is_empty() {
+            pieces.push(TextPiece::Text(before.to_owned()));
+        }
+        check_mentioned(name, spec, check);
+        pieces.push(TextPiece::Parameter(name.to_owned()));
+        rest = behind;
+    }
+    if !rest.is_empty() {
+        pieces.push(TextPiece::Text(rest.to_owned()));
+    }
+    pieces
+}
+
+fn check_mentioned(name: &str, spec: &ApiSpec, check: &mut Check<'_>) {
+    let field = "spec.backend.event.subject";
+    let known: BTreeSet<&str> = spec
+        .request
+        .parameters
+        .iter()
+        .filter(|it| spec.request.mode != RequestMode::Passthrough || it.in_ == Location::Path)
+        .map(|it| it.name.as_str())
+        .collect();
+    if !known.contains(name) {
+        check.add(
+            field,
+            Reason::PathParameterMismatch,
+            format!("`[{}]` is no parameter that this mode reads", text::short(name)),
+            "declare it in spec.request.parameters; with mode Passthrough only path parameters are read",
+        );
+    }
+}
+
+impl Kind for Event {
+    type Written = EventBridgeBackend;
+
+    fn parse(at: At<'_>, written: &EventBridgeBackend, check: &mut Check<'_>) -> Option<Self> {
+        let At { field, namespace } = at;
+        let signed = written.alibaba.is_some();
+        check_either(field, "sink", written.sink.is_some(), signed, check);
+        let sink = written
+            .sink
+            .as_ref()
+            .and_then(|sink| parse_url(&format!("{field}.sink"), sink, check));
+        let alibaba = written.alibaba.as_ref().map(|alibaba| {
+            let field = format!("{field}.alibaba");
+            check.label(&format!("{field}.region"), &alibaba.region);
+            let region = &alibaba.region;
+            parse_endpoint(
+                &field,
+                alibaba.endpoint.as_deref(),
+                alibaba.account_id.as_deref(),
+                |account| format!("{account}.eventbridge.{region}.aliyuncs.com"),
+                check,
+            )
+            .map(|address| (address, alibaba))
+        });
+        let credentials = parse_credentials(
+            field,
+            namespace,
+            signed,
+            written.credentials_ref.as_ref(),
+            check,
+        );
+        let (address, path, source, bus) = match (sink, alibaba) {
+            (Some((address, path)), None) => {
+                let source = written.source.clone();
+                let source = source.unwrap_or_else(|| DEFAULT_SOURCE.to_owned());
+                (address, path, source, None)
+            }
+            (None, Some(Some((address, alibaba)))) => {
+                let bus = Some(alibaba.bus.clone());
+                (address, String::new(), alibaba.source.clone(), bus)
+            }
+            _ => return None,
+        };
+        let tls = parse_tls(
+            field,
+            namespace,
+            written.tls.as_ref(),
+            address.scheme,
+            check,
+        );
+        Some(Self {
+            server: Server {
+                address,
+                tls,
+                credentials,
+            },
+            path,
+            source,
+            bus,
+        })
+    }
+
+    fn resolve(&self, from: Referrer<'_>, resolver: &mut Resolver<'_, '_>) -> Resolved {
+        let address = &self.server.address;
+        let shown = match &self.bus {
+            Some(bus) => format!("bus {bus} at {address}"),
+            None => format!("{address}{}", self.path),
+        };
+        let credentials = self.server.credentials.clone();
+        self.server
+            .resolve(from, "eventBridge", shown, resolver, |origin| {
+                Target::Event(EventTarget {
+                    origin,
+                    path: if self.path.is_empty() {
+                        "/".to_owned()
+                    } else {
+                        self.path.clone()
+                    },
+                    source: self.source.clone(),
+                    alibaba: self
+                        .bus
+                        .clone()
+                        .zip(credentials)
+                        .map(|(bus, credentials)| AlibabaBus { bus, credentials }),
+                })
+            })
+    }
+}

@@ -1,0 +1,270 @@
+//! What several types say of the server they are reached at: address, URL, TLS, access key.
+
+use paifang_model::{Address, ObjectName, Scheme};
+use paifang_resources::{BackendTls, SecretRef};
+use paifang_snapshot::wire::{self, Origin, Target};
+
+use super::{Referrer, Resolved, Resolver};
+use crate::{
+    Problem, Reason,
+    certificates::Use,
+    parse::{Check, text},
+};
+
+/// TLS towards a backend. Secrets are names still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tls {
+    ca: Option<ObjectName>,
+    server_name: Option<String>,
+    client_certificate: Option<ObjectName>,
+}
+
+/// A server with its TLS settings, and the access key that its calls are signed with.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Server {
+    pub(crate) address: Address,
+    pub(crate) tls: Option<Tls>,
+    /// `credentialsRef`.
+    pub(crate) credentials: Option<ObjectName>,
+}
+
+/// An address that settings allow.
+pub(super) fn parse_address(field: &str, written: &str, check: &mut Check<'_>) -> Option<Address> {
+    let address: Address = check.take(field, Reason::InvalidAddress, written.parse())?;
+    check_allowed(field, &address, check);
+    Some(address)
+}
+
+pub(super) fn check_allowed(field: &str, address: &Address, check: &mut Check<'_>) {
+    if let Some(what) = check.settings.addresses.refusal(&address.host) {
+        check.add(
+            field,
+            Reason::AddressNotAllowed,
+            format!("`{}` is {what}", address.host),
+            "use another address, or ask the platform team to allow it",
+        );
+    }
+}
+
+/// An address and perhaps a path, which comes back without `/` at its end.
+pub(super) fn parse_url(
+    field: &str,
+    url: &str,
+    check: &mut Check<'_>,
+) -> Option<(Address, String)> {
+    let path_at = url
+        .find("://")
+        .and_then(|at| url[at + 3..].find('/').map(|path| at + 3 + path));
+    let (origin, path) = url.split_at(path_at.unwrap_or(url.len()));
+    let mark = check.problems.len();
+    if path.contains(['?', '#', '\\']) || path.contains(|c: char| !c.is_ascii_graphic()) {
+        check.add(
+            field,
+            Reason::InvalidAddress,
+            "has a query, a fragment, or characters that no path may have",
+            "write scheme, host, port and path",
+        );
+    }
+    let address = parse_address(field, origin, check)?;
+    let path = path.trim_end_matches('/').to_owned();
+    check.clean_since(mark).then_some((address, path))
+}
+
+pub(super) fn parse_tls(
+    field: &str,
+    namespace: &str,
+    tls: Option<&BackendTls>,
+    scheme: Scheme,
+    check: &mut Check<'_>,
+) -> Option<Tls> {
+    let tls = tls?;
+    let field = format!("{field}.tls");
+    if scheme == Scheme::Http {
+        check.add(
+            &field,
+            Reason::Contradiction,
+            "has no meaning for plain HTTP",
+            "use https, or remove it",
+        );
+    }
+    let mut secret = |key: &str, reference: &Option<SecretRef>| {
+        reference.as_ref().map(|reference| {
+            check.object_name(&format!("{field}.{key}.name"), &reference.name);
+            ObjectName::new(namespace, reference.name.as_str())
+        })
+    };
+    let ca = secret("caSecretRef", &tls.ca_secret_ref);
+    let client_certificate = secret("clientCertificateRef", &tls.client_certificate_ref);
+    if let Some(name) = &tls.server_name
+        && !text::is_object_name(&name.to_ascii_lowercase())
+    {
+        check.add(
+            format!("{field}.serverName"),
+            Reason::InvalidHost,
+            format!("`{}` is not a host name", text::short(name)),
+            "write the name in the backend's certificate",
+        );
+    }
+    Some(Tls {
+        ca,
+        server_name: tls
+            .server_name
+            .as_ref()
+            .map(|name| name.to_ascii_lowercase()),
+        client_certificate,
+    })
+}
+
+/// `key` and `alibaba`: one of the two.
+pub(super) fn check_either(
+    field: &str,
+    key: &str,
+    here: bool,
+    alibaba: bool,
+    check: &mut Check<'_>,
+) {
+    if here == alibaba {
+        check.add(
+            field,
+            Reason::Contradiction,
+            format!("needs either `{key}` or `alibaba`"),
+            "write exactly one of the two",
+        );
+    }
+}
+
+/// The endpoint that is written, or the region's public one, which `host` names from the account.
+pub(super) fn parse_endpoint(
+    field: &str,
+    endpoint: Option<&str>,
+    account: Option<&str>,
+    host: impl Fn(&str) -> String,
+    check: &mut Check<'_>,
+) -> Option<Address> {
+    match (endpoint, account) {
+        (Some(endpoint), _) => parse_address(&format!("{field}.endpoint"), endpoint, check),
+        (None, Some(account)) => {
+            let url = format!("https://{}", host(account));
+            parse_address(&format!("{field}.accountId"), &url, check)
+        }
+        (None, None) => {
+            check.add(
+                format!("{field}.accountId"),
+                Reason::Required,
+                "is needed to find the region's public endpoint",
+                "write it, or `endpoint`",
+            );
+            None
+        }
+    }
+}
+
+/// `credentialsRef`, which goes with a service that is `signed`.
+pub(super) fn parse_credentials(
+    field: &str,
+    namespace: &str,
+    signed: bool,
+    reference: Option<&SecretRef>,
+    check: &mut Check<'_>,
+) -> Option<ObjectName> {
+    let field = format!("{field}.credentialsRef");
+    match reference {
+        None if signed => check.add(
+            field,
+            Reason::Required,
+            "calls of Alibaba's services are signed",
+            "name a Secret with accessKeyId and accessKeySecret",
+        ),
+        Some(_) if !signed => check.add(
+            field,
+            Reason::Contradiction,
+            "has no meaning without `alibaba`",
+            "remove it",
+        ),
+        Some(reference) => {
+            check.object_name(&format!("{field}.name"), &reference.name);
+            return Some(ObjectName::new(namespace, reference.name.as_str()));
+        }
+        None => {}
+    }
+    None
+}
+
+/// Looks the Secrets up. A backend whose CA, client certificate or access key is not there is not called: without it, something
+/// would go unchecked or unsigned.
+pub(super) fn resolve(
+    field: &str,
+    tls: Option<&Tls>,
+    credentials: Option<&ObjectName>,
+    address: String,
+    resolver: &mut Resolver<'_, '_>,
+    target: impl FnOnce(Option<wire::BackendTls>) -> Target,
+) -> Resolved {
+    let uses = [
+        (
+            "tls.caSecretRef",
+            tls.and_then(|it| it.ca.as_ref()),
+            Use::Ca,
+        ),
+        (
+            "tls.clientCertificateRef",
+            tls.and_then(|it| it.client_certificate.as_ref()),
+            Use::Pair,
+        ),
+        ("credentialsRef", credentials, Use::AccessKey),
+    ];
+    let mut problems: Vec<Problem> = Vec::new();
+    let mut usable = true;
+    for (key, secret, usage) in uses {
+        let Some(secret) = secret else { continue };
+        let judged = resolver.judge(secret, usage);
+        usable &= judged.is_usable();
+        problems.extend(judged.problem(&format!("{field}.{key}")));
+    }
+    let base = if usable {
+        target(tls.map(|tls| wire::BackendTls {
+            ca: tls.ca.clone(),
+            server_name: tls.server_name.clone(),
+            client_certificate: tls.client_certificate.clone(),
+        }))
+    } else {
+        let reason = problems
+            .first()
+            .map_or_else(String::new, |problem| problem.message.clone());
+        Target::Unavailable { reason }
+    };
+    Resolved {
+        problems,
+        ..Resolved::new(base, address)
+    }
+}
+
+// === impl Server ===
+
+impl Server {
+    /// Looks its Secrets up; `shown` is what the status says of the address.
+    pub(super) fn resolve(
+        &self,
+        from: Referrer<'_>,
+        key: &str,
+        shown: String,
+        resolver: &mut Resolver<'_, '_>,
+        target: impl FnOnce(Origin) -> Target,
+    ) -> Resolved {
+        let field = format!("{}.{key}", from.field);
+        let credentials = self.credentials.as_ref();
+        resolve(
+            &field,
+            self.tls.as_ref(),
+            credentials,
+            shown,
+            resolver,
+            |tls| {
+                target(Origin {
+                    address: self.address.clone(),
+                    tls,
+                })
+            },
+        )
+    }
+}
