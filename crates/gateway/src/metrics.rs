@@ -16,7 +16,7 @@ use std::{
 
 use paifang_model::ObjectName;
 use paifang_proxy::{
-    Record,
+    Change, Record,
     refusal::{Code, Fault},
 };
 use paifang_runtime::metrics::Metrics;
@@ -87,6 +87,8 @@ pub(crate) struct WorkerCounts {
     panics: Count,
     pub(crate) log_lines_dropped: Count,
     pub(crate) idle_backend_connections: Count,
+    ejected: Count,
+    returned: Count,
 }
 
 #[derive(Debug)]
@@ -204,6 +206,15 @@ impl WorkerCounts {
 
     pub(crate) fn accept_failed(&self) {
         self.accept_errors.add(1);
+    }
+
+    /// Counts what changed among the connections to backends.
+    pub(crate) fn noticed(&self, change: Change) {
+        let count = match change {
+            Change::Ejected => &self.ejected,
+            Change::Returned => &self.returned,
+        };
+        count.add(1);
     }
 
     pub(crate) fn panicked(&self) {
@@ -454,8 +465,27 @@ impl Collector for Collected {
             "Connections to backends that wait",
             totals.sum(|worker| &worker.idle_backend_connections),
         )?;
+        encode_ejections(totals, out)?;
         gauge(out, "nonces", "Nonces remembered", (self.nonces)() as u64)
     }
+}
+
+fn encode_ejections(totals: &Totals, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    // In this order: what has returned by then has been left out before.
+    let returned = totals.sum(|worker| &worker.returned);
+    let ejected = totals.sum(|worker| &worker.ejected);
+    counter(
+        out,
+        "backend_ejections",
+        "Times that a worker left out an endpoint that could not be reached",
+        ejected,
+    )?;
+    gauge(
+        out,
+        "backend_endpoints_ejected",
+        "Endpoints left out now, each worker counted",
+        ejected.saturating_sub(returned),
+    )
 }
 
 fn encode_requests(totals: &Totals, out: &mut DescriptorEncoder<'_>) -> fmt::Result {

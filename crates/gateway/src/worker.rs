@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use paifang_proxy::{Observe, Record, Shared};
+use paifang_proxy::{Change, Observe, Record, Shared};
 use slab::Slab;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -402,5 +402,9 @@ impl Observe for Observer {
                 self.tally.counts().log_lines_dropped.add(lost);
             }
         }
+    }
+
+    fn noticed(&self, change: Change) {
+        self.tally.counts().noticed(change);
     }
 }

@@ -1,6 +1,9 @@
 //! How requests are served, shared by `standalone` and `gateway`: limits, times, and whom to believe.
 
-use std::num::NonZeroUsize;
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+};
 
 use clap::Args;
 use ipnet::IpNet;
@@ -19,6 +22,12 @@ pub(crate) struct Serving {
     /// Believe X-Forwarded-For from this network; repeat for several
     #[arg(long, value_name = "CIDR", help_heading = "Platform settings")]
     trust_proxy: Vec<IpNet>,
+
+    /// Ask this name server instead of those of /etc/resolv.conf; repeat for several
+    ///
+    /// Search domains and options of /etc/resolv.conf count all the same, and /etc/hosts comes first.
+    #[arg(long, value_name = "ADDRESS", value_parser = name_server, help_heading = "Platform settings")]
+    name_server: Vec<SocketAddr>,
 
     /// Request line and headers together
     #[arg(
@@ -136,6 +145,16 @@ pub(crate) struct Serving {
     drain_timeout: Time,
 }
 
+/// An address, with port 53 unless it has another.
+fn name_server(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .or_else(|_| {
+            text.parse()
+                .map(|address: IpAddr| SocketAddr::new(address, 53))
+        })
+        .map_err(|_| "write an address, 10.96.0.10, or one with a port, 10.96.0.10:5353".to_owned())
+}
+
 impl Serving {
     /// For the gateway: everything but its listeners.
     pub(crate) fn gateway(
@@ -152,6 +171,7 @@ impl Serving {
                 timeouts: self.timeouts(),
                 trusted_proxies: self.trust_proxy.clone(),
                 backends,
+                name_servers: self.name_server.clone(),
             },
             access_log: match access_log {
                 "stderr" => AccessLog::Stderr,

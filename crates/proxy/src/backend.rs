@@ -7,8 +7,10 @@
 //! which the backend may have seen a byte never is, unless its kind says that this does no harm.
 
 mod call;
+mod dial;
 mod http;
 mod mock;
+mod outlier;
 mod pool;
 mod resolve;
 pub(crate) mod tls;
@@ -26,6 +28,7 @@ use paifang_snapshot::{
 pub(crate) use self::{
     call::{Call, dispatch},
     http::{Exchange, Load, ask},
+    outlier::Outliers,
     pool::{Lease, Pool},
     resolve::Resolver,
 };

@@ -29,7 +29,7 @@ pub use config::Config;
 pub use endpoints::{Endpoints, Ready};
 pub use keys::{Caller, Keys};
 pub use nonce::Nonces;
-pub use record::{Observe, Record, RequestId};
+pub use record::{Change, Observe, Record, RequestId};
 pub use respond::refuse;
 pub use serve::{Client, ClientTls, Shared, Worker};
 pub use settings::{Limits, Settings, Timeouts};

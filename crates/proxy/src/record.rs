@@ -61,6 +61,18 @@ pub struct Record {
 pub trait Observe {
     /// A request is over.
     fn finished(&self, record: &Record);
+
+    /// Something changed among the connections to backends.
+    fn noticed(&self, _change: Change) {}
+}
+
+/// What changed among the connections to backends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// An endpoint that could not be reached is left out from now on.
+    Ejected,
+    /// It is not left out any more.
+    Returned,
 }
 
 /// `X-Ca-Request-Id`: an upper-case UUID of version 4 (Ref §3.1, RFC 9562 §5.4).

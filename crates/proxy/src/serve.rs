@@ -22,7 +22,7 @@ use paifang_snapshot::{
 
 use crate::{
     authenticate::{self, Identity},
-    backend::{self, Backend, Call, Credentials, Exchange, Kind, Load, Pool, Resolver},
+    backend::{self, Backend, Call, Credentials, Exchange, Kind, Load, Outliers, Pool, Resolver},
     body::{Body, Fault, Limited, Outgoing, collect},
     clean::{
         head::{self, Cleaned},
@@ -59,6 +59,7 @@ pub struct Worker {
     pub(crate) pool: Rc<Pool>,
     pub(crate) resolver: Resolver,
     pub(crate) load: Load,
+    pub(crate) outliers: Outliers,
     scratch: RefCell<Scratch>,
     observer: Rc<dyn Observe>,
 }
@@ -150,7 +151,8 @@ impl Worker {
         );
         Rc::new(Self {
             pool: Rc::new(pool),
-            resolver: Resolver::default(),
+            resolver: Resolver::new(&shared.settings.name_servers),
+            outliers: Outliers::new(Rc::clone(&observer)),
             load: Load::default(),
             scratch: RefCell::new(Scratch::new()),
             observer,
@@ -161,6 +163,12 @@ impl Worker {
     /// Closes idle connections that waited too long; to be called every few seconds.
     pub fn sweep(&self) {
         self.pool.sweep();
+        self.outliers.sweep();
+    }
+
+    /// Closes every idle connection to a backend, as after a change of network.
+    pub fn close_idle(&self) {
+        self.pool.clear();
     }
 
     /// Idle connections to backends.

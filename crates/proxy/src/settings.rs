@@ -1,6 +1,6 @@
 //! Limits and timeouts of requests. Defaults are those of Ref §10.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
 
@@ -17,6 +17,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Which addresses backends may have.
     pub backends: BackendPolicy,
+    /// Name servers asked instead of those of `/etc/resolv.conf`, unless empty. Search domains and `/etc/hosts` count all the same.
+    pub name_servers: Vec<SocketAddr>,
 }
 
 /// Sizes.

@@ -8,7 +8,7 @@ use http::{
 };
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use paifang_model::Scheme;
+use paifang_model::{Address, Scheme};
 use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -17,6 +17,7 @@ use tokio::{
 
 use super::{
     Place, Upstream,
+    dial::dial,
     pool::{Connection, Lease, PoolKey},
 };
 use crate::{
@@ -98,19 +99,29 @@ impl Exchange<'_> {
                 let known = self.worker.shared.endpoints.load();
                 known.get(name, port).cloned().unwrap_or_default()
             }
-            Place::Fixed(addresses) => {
-                let mut all = Vec::new();
-                for address in addresses {
-                    let resolver = &self.worker.resolver;
-                    all.extend(resolver.resolve(&address.host, address.port).await?);
-                }
-                Arc::new(Ready::alike(all))
-            }
+            Place::Fixed(addresses) => Box::pin(self.resolve_all(addresses)).await?,
         };
         if endpoints.is_empty() {
             return Err(Refusal::no_endpoint());
         }
         Ok(Some(endpoints))
+    }
+
+    /// Endpoints behind fixed addresses: those whose names resolve. One that does not is as good as one that is down.
+    async fn resolve_all(&self, addresses: &[Address]) -> Result<Arc<Ready>, Refusal> {
+        let resolver = &self.worker.resolver;
+        let mut all = Vec::new();
+        let mut last = Ok(());
+        for address in addresses {
+            match resolver.resolve(&address.host, address.port).await {
+                Ok(found) => all.extend(found),
+                Err(refusal) => last = Err(refusal),
+            }
+        }
+        if all.is_empty() {
+            last?;
+        }
+        Ok(Arc::new(Ready::alike(all)))
     }
 
     /// Attempts until the request was sent. Each attempt but the last may find its pooled connection closed, or its endpoint gone.
@@ -144,11 +155,19 @@ impl Exchange<'_> {
             let connection = match pooled {
                 Some(connection) => connection,
                 None => match Box::pin(self.connect(endpoint)).await {
-                    Ok(connection) => connection,
+                    Ok(connection) => {
+                        if let Some(endpoint) = endpoint {
+                            self.worker.outliers.reached(endpoint);
+                        }
+                        connection
+                    }
                     Err(refusal) => {
                         last = refusal;
                         match endpoint {
-                            Some(endpoint) => failed.push(endpoint),
+                            Some(endpoint) => {
+                                self.worker.outliers.failed(endpoint);
+                                failed.push(endpoint);
+                            }
                             None => break,
                         }
                         continue;
@@ -179,19 +198,34 @@ impl Exchange<'_> {
     /// The next endpoint to try; `None` when at most one other was to be tried. After one that could not be reached those far away
     /// come first: what made it unreachable is likely to be near.
     fn choose(&self, among: &Ready, failed: &[SocketAddr]) -> Option<SocketAddr> {
+        let outliers = &self.worker.outliers;
         match failed {
-            [] => self
+            [] if outliers.is_empty() => self
                 .less_loaded(&among.near)
                 .or_else(|| self.less_loaded(&among.far)),
+            [] => {
+                let out = outliers.left_out(&among.near, &among.far);
+                let but = |all: &[SocketAddr]| self.less_loaded_but(all, &out.endpoints);
+                out.again
+                    .or_else(|| but(&among.near))
+                    .or_else(|| but(&among.far))
+            }
             [failed] => {
-                let others = |all: &[SocketAddr]| {
-                    let others = all.iter().filter(|endpoint| *endpoint != failed);
-                    self.less_loaded(&others.copied().collect::<Vec<_>>())
-                };
-                others(&among.far).or_else(|| others(&among.near))
+                let mut out = outliers.left_out(&among.near, &among.far).endpoints;
+                out.push(*failed);
+                self.less_loaded_but(&among.far, &out)
+                    .or_else(|| self.less_loaded_but(&among.near, &out))
+                    // One that is left out is better than none.
+                    .or_else(|| self.less_loaded_but(&among.far, &[*failed]))
+                    .or_else(|| self.less_loaded_but(&among.near, &[*failed]))
             }
             _ => None,
         }
+    }
+
+    fn less_loaded_but(&self, among: &[SocketAddr], out: &[SocketAddr]) -> Option<SocketAddr> {
+        let others = among.iter().filter(|endpoint| !out.contains(endpoint));
+        self.less_loaded(&others.copied().collect::<Vec<_>>())
     }
 
     /// The less loaded of two that are picked at random.
@@ -209,51 +243,35 @@ impl Exchange<'_> {
 
     async fn connect(&self, endpoint: Option<SocketAddr>) -> Result<Connection, Refusal> {
         let upstream = self.upstream;
-        let limit = self.worker.settings().timeouts.connect;
+        let until = tokio::time::Instant::now() + self.worker.settings().timeouts.connect;
+        let addresses = match (endpoint, &upstream.place) {
+            (Some(endpoint), _) => vec![endpoint],
+            (None, Place::Name(host, port)) => {
+                let resolving = self.worker.resolver.resolve(host, *port);
+                tokio::time::timeout_at(until, resolving)
+                    .await
+                    .unwrap_or_else(|_| {
+                        Err(Refusal::backend_unresolved(host).detail("no name server answers"))
+                    })?
+            }
+            (None, _) => return Err(Refusal::no_endpoint()),
+        };
         let connecting = async {
-            let addresses = match (endpoint, &upstream.place) {
-                (Some(endpoint), _) => vec![endpoint],
-                (None, Place::Name(host, port)) => {
-                    self.worker.resolver.resolve(host, *port).await?
-                }
-                (None, _) => return Err(Refusal::no_endpoint()),
-            };
-            let (stream, address) = self.open(&upstream.host, &addresses).await?;
+            let (policy, outliers) = (&self.worker.settings().backends, &self.worker.outliers);
+            let (stream, address) = dial(&upstream.host, &addresses, policy, outliers).await?;
             let sender = match upstream.scheme {
                 Scheme::Http => self.handshake(stream).await?,
                 Scheme::Https => self.handshake(self.secure(stream).await?).await?,
             };
-            Ok(Connection { sender, address })
+            Ok(Connection {
+                sender,
+                address,
+                made: Instant::now(),
+            })
         };
-        tokio::time::timeout(limit, connecting)
+        tokio::time::timeout_at(until, connecting)
             .await
             .unwrap_or_else(|_| Err(Refusal::backend_connect("timed out")))
-    }
-
-    /// Opens a TCP connection to the first address that is allowed and answers.
-    async fn open(
-        &self,
-        host: &str,
-        addresses: &[SocketAddr],
-    ) -> Result<(TcpStream, SocketAddr), Refusal> {
-        let policy = &self.worker.settings().backends;
-        let mut last = Refusal::backend_unresolved(host);
-        for &address in addresses {
-            if !policy.allows(address.ip()) {
-                last = Refusal::backend_illegal(host, address);
-                continue;
-            }
-            match TcpStream::connect(address).await {
-                Ok(stream) => {
-                    stream
-                        .set_nodelay(true)
-                        .map_err(|error| connect_failed(&error))?;
-                    return Ok((stream, address));
-                }
-                Err(error) => last = connect_failed(&error),
-            }
-        }
-        Err(last)
     }
 
     async fn secure(
@@ -298,17 +316,6 @@ impl Exchange<'_> {
         });
         Ok(sender)
     }
-}
-
-fn connect_failed(error: &std::io::Error) -> Refusal {
-    use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
-    let reason = match error.kind() {
-        ConnectionRefused => "refused",
-        TimedOut => "timed out",
-        HostUnreachable | NetworkUnreachable => "unreachable",
-        _ => "failed",
-    };
-    Refusal::backend_connect(reason).detail(error)
 }
 
 fn tls_reason(error: &std::io::Error) -> &'static str {

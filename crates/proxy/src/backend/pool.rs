@@ -25,7 +25,12 @@ pub(crate) struct PoolKey {
 pub(crate) struct Connection {
     pub(crate) sender: SendRequest<Outgoing>,
     pub(crate) address: SocketAddr,
+    /// When it was made.
+    pub(crate) made: Instant,
 }
+
+/// A connection is not used for longer, however busy: else one that is never idle would hold on to an address that its name has left.
+const OLDEST: Duration = Duration::from_secs(5 * 60);
 
 pub(crate) struct Pool {
     idle: RefCell<HashMap<PoolKey, Vec<Idle>, foldhash::fast::RandomState>>,
@@ -78,6 +83,11 @@ impl Pool {
         });
     }
 
+    /// Closes all that wait.
+    pub(crate) fn clear(&self) {
+        self.idle.borrow_mut().clear();
+    }
+
     /// How many connections wait.
     pub(crate) fn len(&self) -> usize {
         self.idle.borrow().values().map(Vec::len).sum()
@@ -92,12 +102,16 @@ impl Pool {
     }
 
     fn put(&self, key: PoolKey, connection: Connection) {
+        let now = Instant::now();
+        if now.duration_since(connection.made) > OLDEST {
+            return;
+        }
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.entry(key).or_default();
         if waiting.len() < self.most {
             waiting.push(Idle {
                 connection,
-                since: Instant::now(),
+                since: now,
             });
         }
     }

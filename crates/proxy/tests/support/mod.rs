@@ -7,7 +7,7 @@ use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use paifang_proxy::{
-    Client, Config, Observe, Record, Settings, Shared, Worker, network::BackendPolicy,
+    Change, Client, Config, Observe, Record, Settings, Shared, Worker, network::BackendPolicy,
 };
 use paifang_snapshot::{
     table::Network,
@@ -33,11 +33,15 @@ pub struct Bench {
 }
 
 #[derive(Default)]
-pub struct Log(pub RefCell<Vec<Record>>);
+pub struct Log(pub RefCell<Vec<Record>>, pub RefCell<Vec<Change>>);
 
 impl Observe for Log {
     fn finished(&self, record: &Record) {
         self.0.borrow_mut().push(record.clone());
+    }
+
+    fn noticed(&self, change: Change) {
+        self.1.borrow_mut().push(change);
     }
 }
 
@@ -68,13 +72,22 @@ pub async fn bench_with(
     settings: Settings,
     change: impl FnOnce(&mut Value),
 ) -> Bench {
-    let (address, asked) = listen(backend).await;
-    let mut group = group(address);
-    change(&mut group);
     let settings = Settings {
         backends: BackendPolicy::with_loopback(),
         ..settings
     };
+    bench_refusing_loopback(backend, settings, change).await
+}
+
+/// The same, with backends on loopback allowed only if the settings say so.
+pub async fn bench_refusing_loopback(
+    backend: Backend,
+    settings: Settings,
+    change: impl FnOnce(&mut Value),
+) -> Bench {
+    let (address, asked) = listen(backend).await;
+    let mut group = group(address);
+    change(&mut group);
     let shared = Arc::new(Shared::new(settings));
     load(&shared, &group);
     let log = Rc::new(Log::default());
