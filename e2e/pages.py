@@ -3,7 +3,7 @@
 - A line that begins with `$ ` is a command for bash; it goes on for as long as bash would ask for more. The lines behind it are what it prints, on
   standard output or standard error. `...` in them stands for anything: ids, times, what a page does not talk about. Spaces at the ends of
   lines do not count. That is all that is taken out of a comparison.
-- A command without such lines prints nothing. It succeeds, and so does one of which only `...` is shown.
+- A command without such lines prints nothing. All succeed; one that is meant to fail ends in `|| echo refused`.
 - What stands under a heading "In standalone" or "On a cluster" is for that way of running only, everything else for both.
 - One shell runs a whole page, from the top of a copy of the repository's `config/`: a page may change what it explains.
 - A person types slowly. So a command that ends in `&` is given the time until it listens, and a command that changed a file of a watched
@@ -111,13 +111,13 @@ def follow(shell, steps, here=lambda text: text, rest=lambda command: None):
     for command, expected in steps:
         printed, code = shell.run(here(command))
         rest(here(command))
-        if not matches(here(expected), printed) or (code and not expected.strip(". \n")):
+        if not matches(here(expected), printed) or code:
             problems.append(f"$ {command}\n  expected: {expected}\n  printed:  {printed.strip()}\n  exit code {code}")
     return problems
 
 
 def environment(program, **more):
-    return {**os.environ, "PATH": f"{program.parent}:{REPO / '.cache/bin'}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8",
+    return {**os.environ, "PATH": f"{program.parent}:{REPO / '.cache/bin'}:{REPO / '.cache/venv/bin'}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8",
             # As if its packages had been installed here.
             "NODE_PATH": str(REPO / "e2e/clients/node/node_modules"), **more}
 
@@ -129,7 +129,7 @@ IMAGES = ("registry.example.com/", "paifang.test/")
 
 def listening(command):
     """Waits until what goes on in the background listens: a port-forward, or a program that was told where."""
-    port = re.search(r"(?: port-forward .*? |--listen [\d.]+:|--port[ =](?:[\d.]+:)?)(\d+).*&$", command)
+    port = re.search(r"(?: port-forward \S+ |--listen [\d.]+:|--port (?:[\d.]+:)?)(\d+).*&$", command)
     deadline = time.monotonic() + 30
     while port:
         try:
