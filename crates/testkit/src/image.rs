@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -69,22 +70,83 @@ CMD ["echo"]"#,
 
     fn pod(name: &str, end: &str) -> Result<Self> {
         let program = program("paifang-pod")?;
+        Self::laid_out(
+            name,
+            &[&program],
+            &format!("USER 65532:65532\n{end}"),
+            |root| {
+                fs::copy(&program, root.join("paifang-pod"))?;
+                Ok(())
+            },
+        )
+    }
+
+    /// A static program of `.cache/bin` where a command finds it, `/usr/local/bin`, and a `/tmp` that anybody can write to.
+    ///
+    /// # Errors
+    /// `e2e/setup.sh` was not run, or buildah fails.
+    pub fn of_program(name: &str, what: &str) -> Result<Self> {
+        let program = program(what)?;
+        Self::laid_out(name, &[&program], "USER 65532:65532", |root| {
+            let (bin, tmp) = (root.join("usr/local/bin"), root.join("tmp"));
+            fs::create_dir_all(&bin)?;
+            fs::copy(&program, bin.join(what))?;
+            fs::create_dir(&tmp)?;
+            fs::set_permissions(&tmp, fs::Permissions::from_mode(0o1777))?;
+            Ok(())
+        })
+    }
+
+    /// Python and functions-framework, with the functions of a file at `/function/main.py`: what the Dockerfile beside that file makes where images can be
+    /// pulled.
+    ///
+    /// # Errors
+    /// `e2e/setup.sh` was not run, or buildah fails.
+    pub fn functions(name: &str, functions: &Path) -> Result<Self> {
+        let python = repository().join(".cache/venv/bin/python");
+        let script = repository().join("e2e/functions_rootfs.py");
+        let packages = repository().join(".cache/venv/.installed");
+        Self::laid_out(
+            name,
+            &[functions, &script, &packages],
+            "USER 65532:65532",
+            |root| {
+                run(Command::new(&python).arg(&script).arg(root))?;
+                fs::create_dir(root.join("function"))?;
+                fs::copy(functions, root.join("function/main.py"))?;
+                Ok(())
+            },
+        )
+    }
+
+    /// An image of files that `lay_out` puts into a folder; as it was, if nothing of `sources` is newer.
+    fn laid_out(
+        name: &str,
+        sources: &[&Path],
+        end: &str,
+        lay_out: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
         let archive = Self::archive(name);
-        if is_newer(&archive, &program) {
+        if sources.iter().all(|source| is_newer(&archive, source)) {
             return Ok(Self {
                 name: name.to_owned(),
                 archive,
             });
         }
-        let folder = repository().join(".cache/images/pod");
-        fs::create_dir_all(&folder)?;
-        let dockerfile = folder.join(format!("Dockerfile.{}", file_name(name)));
-        fs::copy(&program, folder.join("paifang-pod"))?;
-        fs::write(
-            &dockerfile,
-            format!("FROM scratch\nCOPY paifang-pod /paifang-pod\nUSER 65532:65532\n{end}\n"),
-        )?;
-        Self::build(name, &dockerfile, &folder)
+        let folder = repository().join(format!(
+            ".cache/images/{}-{}",
+            file_name(name),
+            std::process::id()
+        ));
+        let root = folder.join("root");
+        fs::create_dir_all(&root)?;
+        let built = lay_out(&root).and_then(|()| {
+            let dockerfile = folder.join("Dockerfile");
+            fs::write(&dockerfile, format!("FROM scratch\nCOPY root /\n{end}\n"))?;
+            Self::build(name, &dockerfile, &folder)
+        });
+        fs::remove_dir_all(&folder)?;
+        built
     }
 
     /// Builds an image with buildah; `RUN` lines are possible only if an earlier one brought a shell.
