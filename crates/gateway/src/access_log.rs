@@ -198,6 +198,7 @@ fn line(out: &mut Vec<u8>, clock: &mut Clock, record: &Record) {
         let _ = write!(out, ",\"upstream\":\"{upstream}\"");
     }
     number(out, "attempts", record.attempts.into());
+    number(out, "connections", record.connections.into());
     millis(out, "total_ms", record.started.elapsed());
     if let (Some(dispatched), Some(answered)) = (record.dispatched, record.answered) {
         millis(out, "upstream_ms", between(dispatched, answered));

@@ -3,6 +3,8 @@
 //! Each worker counts in memory of its own, without locks and without read-modify-write cycles on shared cache lines: a [`Count`] has
 //! one writer. Whoever scrapes adds the workers up.
 
+mod backends;
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap},
@@ -14,11 +16,9 @@ use std::{
     time::Duration,
 };
 
+use http::StatusCode;
 use paifang_model::ObjectName;
-use paifang_proxy::{
-    Change, Record,
-    refusal::{Code, Fault},
-};
+use paifang_proxy::{Change, Record, refusal::Code};
 use paifang_runtime::metrics::Metrics;
 use paifang_snapshot::table::{Counters, Group};
 use prometheus_client::{
@@ -76,9 +76,8 @@ pub(crate) enum HandshakeFailure {
 #[derive(Debug, Default)]
 pub(crate) struct WorkerCounts {
     refusals: PerCode,
-    backend_errors: PerCode,
     requests: Durations,
-    backends: Durations,
+    backends: backends::ByType,
     opened: [Count; Listener::ALL.len()],
     closed: [Count; Listener::ALL.len()],
     turned_away: [Count; Listener::ALL.len()],
@@ -119,6 +118,7 @@ pub(crate) struct Totals {
     groups: Mutex<BTreeMap<ObjectName, Arc<GroupSeries>>>,
     unknown: Arc<GroupSeries>,
     other: Arc<GroupSeries>,
+    backends: backends::Backends,
 }
 
 /// A group that a worker has met.
@@ -131,6 +131,7 @@ pub(crate) struct Tally {
     counts: Arc<WorkerCounts>,
     /// By the address of a group's counters, which outlive versions of the group. They are kept so that no other group gets the address.
     groups: RefCell<HashMap<usize, Known, foldhash::fast::RandomState>>,
+    backends: backends::Known,
 }
 
 /// Numbers about the configuration in service.
@@ -265,6 +266,7 @@ impl Totals {
             groups: Mutex::default(),
             unknown: GroupSeries::new("unknown".to_owned(), workers),
             other: GroupSeries::new("other".to_owned(), workers),
+            backends: backends::Backends::default(),
         })
     }
 
@@ -275,6 +277,7 @@ impl Totals {
             totals: Arc::clone(self),
             worker,
             groups: RefCell::default(),
+            backends: backends::Known::default(),
         }
     }
 
@@ -306,23 +309,17 @@ impl Tally {
 
     /// Counts a request that is over.
     pub(crate) fn request(&self, record: &Record) {
-        let class = usize::from(record.status.as_u16() / 100).clamp(1, CLASSES.len()) - 1;
+        let class = class_of(record.status);
         match &record.group {
             None => self.totals.unknown.workers[self.worker].0[class].add(1),
             Some(group) => self.group(group, |series| series.workers[self.worker].0[class].add(1)),
         }
         self.counts.requests.record(record.started.elapsed());
-        if let (Some(dispatched), Some(answered)) = (record.dispatched, record.answered) {
-            self.counts
-                .backends
-                .record(answered.duration_since(dispatched));
-        }
+        let worker = (self.worker, self.totals.workers.len());
+        let (backends, durations) = (&self.totals.backends, &self.counts.backends);
+        self.backends.count(record, worker, backends, durations);
         if let Some(refusal) = &record.refusal {
-            let code = refusal.code as usize;
-            self.counts.refusals.0[code].add(1);
-            if refusal.code.fault() == Fault::Backend {
-                self.counts.backend_errors.0[code].add(1);
-            }
+            self.counts.refusals.0[refusal.code as usize].add(1);
         }
     }
 
@@ -404,15 +401,6 @@ impl Collector for Collected {
             "code",
             refusals.filter(|(_, n)| *n > 0),
         )?;
-        let errors =
-            codes().map(|(at, code)| (code, totals.sum(|worker| &worker.backend_errors.0[at])));
-        counters(
-            out,
-            "backend_errors",
-            "Requests that a backend failed, by X-Ca-Error-Code",
-            "code",
-            errors.filter(|(_, n)| *n > 0),
-        )?;
         durations(
             totals,
             out,
@@ -420,13 +408,8 @@ impl Collector for Collected {
             "From a request's head to the end of its answer",
             |worker| &worker.requests,
         )?;
-        durations(
-            totals,
-            out,
-            "backend_duration_seconds",
-            "From asking a backend to its answer's head",
-            |worker| &worker.backends,
-        )?;
+        let of_type = |at: usize| totals.workers.iter().map(|it| &it.backends[at]).collect();
+        totals.backends.encode(of_type, out)?;
         encode_connections(totals, out)?;
         let failures = HandshakeFailure::ALL.map(|reason| {
             (
@@ -592,14 +575,26 @@ fn durations(
     help: &str,
     which: impl Fn(&WorkerCounts) -> &Durations,
 ) -> fmt::Result {
+    let all: Vec<&Durations> = totals.workers.iter().map(|worker| which(worker)).collect();
+    let (sum, count, buckets) = histogram(&all);
+    let mut metric = out.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+}
+
+/// Sum, count and buckets of several, taken together.
+fn histogram(all: &[&Durations]) -> (f64, u64, Vec<(f64, u64)>) {
     let seconds = |ns: u64| Duration::from_nanos(ns).as_secs_f64();
     let bounds = BOUNDS.iter().map(|&ns| seconds(ns)).chain([f64::MAX]);
     let buckets: Vec<(f64, u64)> = bounds
         .enumerate()
-        .map(|(at, bound)| (bound, totals.sum(|worker| &which(worker).buckets[at])))
+        .map(|(at, bound)| (bound, all.iter().map(|it| it.buckets[at].read()).sum()))
         .collect();
     let count = buckets.iter().map(|(_, count)| count).sum();
-    let sum = seconds(totals.sum(|worker| &which(worker).sum_ns));
-    let mut metric = out.encode_descriptor(name, help, None, MetricType::Histogram)?;
-    metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    let sum = seconds(all.iter().map(|it| it.sum_ns.read()).sum());
+    (sum, count, buckets)
+}
+
+/// The class of a status, as a position in [`CLASSES`].
+fn class_of(status: StatusCode) -> usize {
+    usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1
 }

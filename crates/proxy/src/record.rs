@@ -43,6 +43,8 @@ pub struct Record {
     pub upstream: Option<SocketAddr>,
     /// How often a backend was asked.
     pub attempts: u32,
+    /// How many connections were opened for that.
+    pub connections: u32,
     /// When the backend was asked first.
     pub dispatched: Option<Instant>,
     /// When the head of its answer was there.

@@ -468,6 +468,7 @@ impl Record {
             caller: None,
             upstream: None,
             attempts: 0,
+            connections: 0,
             dispatched: None,
             answered: None,
             status: StatusCode::OK,

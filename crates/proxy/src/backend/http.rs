@@ -141,7 +141,7 @@ impl Exchange<'_> {
                     None => break,
                 },
             };
-            record.attempts = attempt;
+            record.attempts += 1;
             let key = PoolKey {
                 backend: self.backend,
                 endpoint,
@@ -159,6 +159,7 @@ impl Exchange<'_> {
                         if let Some(endpoint) = endpoint {
                             self.worker.outliers.reached(endpoint);
                         }
+                        record.connections += 1;
                         connection
                     }
                     Err(refusal) => {
