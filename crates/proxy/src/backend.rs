@@ -8,7 +8,10 @@
 
 mod call;
 mod dial;
+mod event;
+mod function;
 mod http;
+mod json;
 mod mock;
 mod outlier;
 mod pool;
@@ -119,6 +122,12 @@ pub(crate) trait Kind: Send + Sync {
         Ok(Response::from_parts(answer, body))
     }
 
+    /// Whether the answer's head says it all: its body is read for its words and to use the connection again, and what goes wrong with
+    /// it, even its size, does not matter.
+    fn ends_with_head(&self) -> bool {
+        false
+    }
+
     /// What a caller is told of an answer that was to be read and was cut, or is too large.
     fn unreadable(&self, reason: &'static str) -> Refusal {
         Refusal::backend_answer(reason)
@@ -159,7 +168,11 @@ impl Backend {
                 },
                 None,
             )?,
-            Target::Function(_) | Target::Object(_) | Target::Event(_) => {
+            Target::Function(target) => {
+                Remote::at(&target.origin, function::Function::load(target)?)?
+            }
+            Target::Event(target) => Remote::at(&target.origin, event::Event::load(target)?)?,
+            Target::Object(_) => {
                 return Err("its type is not served by this version".to_owned());
             }
             Target::Mock(mock) => return Ok(Self::Own(mock::Mock::load(mock)?)),
@@ -198,7 +211,6 @@ impl Remote {
     }
 
     /// A server with one address, asked in the way of `kind`.
-    #[allow(dead_code, reason = "for types with a kind of their own")]
     fn at(origin: &Origin, kind: impl Kind + 'static) -> Result<Self, String> {
         Self::new(
             origin.address.authority(),

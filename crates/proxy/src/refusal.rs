@@ -2,7 +2,7 @@
 //!
 //! What a caller is told ([`Refusal::message`]) and what the log is told ([`Refusal::detail`]) are two fields: the second may name
 //! addresses and causes that are nobody's business outside. Where Ref marks a text as recalled, the text stands here and nowhere
-//! else. `I408RT` and `I421MD` are ours: the cloud product documents no code for these two cases.
+//! else. `I408RT`, `I421MD` and `D502EV` are ours: the cloud product documents no code for these cases.
 
 use std::fmt;
 
@@ -110,6 +110,8 @@ codes! {
     D504TO 504 Backend "The backend did not answer in time.",
     X504VE 504 Backend "The backend has no ready endpoint.",
     N502RE 502 Backend "The backend's answer was cut, or is not HTTP.",
+    D502FC 502 Backend "The function failed, or its answer is not in the documented form.",
+    D502EV 502 Backend "The event was not taken. Ours.",
     X500AM 500 Gateway "The API's definition cannot be served.",
     X500ER 500 Gateway "An error of the gateway's own.",
     X503BZ 503 Gateway "The gateway is draining or not ready.",
@@ -390,6 +392,19 @@ impl Refusal {
             Code::N502RE,
             format!("Backend service response invalid `{reason}`"),
         )
+    }
+
+    /// A function failed, or its answer is not in the documented form.
+    pub fn function(reason: &str) -> Self {
+        Self::new(
+            Code::D502FC,
+            format!("Function Compute response invalid: {reason}"),
+        )
+    }
+
+    /// An event was not taken.
+    pub fn event(reason: &str) -> Self {
+        Self::new(Code::D502EV, format!("Event not delivered: {reason}"))
     }
 
     /// The API's definition cannot be served.

@@ -270,6 +270,9 @@ pub struct EventBridgeBackend {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub source: Option<String>,
+    /// How events travel, with `sink`; `Binary` when absent. An addition of Paifang's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<EventMode>,
     /// Alibaba EventBridge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alibaba: Option<AlibabaEventBus>,
@@ -279,6 +282,16 @@ pub struct EventBridgeBackend {
     /// TLS towards the server, for an `https` address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<BackendTls>,
+}
+
+/// How an event travels over HTTP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum EventMode {
+    /// The event's attributes in headers, its data in the body.
+    #[default]
+    Binary,
+    /// The whole event in the body, as JSON.
+    Structured,
 }
 
 /// A bus of Alibaba EventBridge.

@@ -285,6 +285,7 @@ pub(crate) const EVENT_BACKEND: Rules = &[
         "!has(self.source) || has(self.sink)",
         "source goes with sink; for Alibaba it is alibaba.source",
     ),
+    ("!has(self.mode) || has(self.sink)", "mode goes with sink"),
     (
         "!has(self.tls) || !has(self.sink) || self.sink.startsWith('https://')",
         "tls is for an https:// sink",

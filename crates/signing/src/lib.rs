@@ -18,6 +18,7 @@ mod parameters;
 mod percent;
 mod sign;
 mod timestamp;
+mod utc;
 mod verify;
 
 pub use canonical::{Headers, Parts, Scratch, is_form};
@@ -26,4 +27,5 @@ pub use key::{Algorithm, InvalidAlgorithm, Key};
 pub use nonce::{InvalidNonce, NONCE_MAX_BYTES, parse_nonce};
 pub use sign::{CannotSign, Signed, Signer, Unsigned};
 pub use timestamp::{InvalidTimestamp, TIMESTAMP_WINDOW_MS, timestamp_ahead, timestamp_within};
+pub use utc::Utc;
 pub use verify::{HINT_MAX_BYTES, Mismatch, verify};

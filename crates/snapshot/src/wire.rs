@@ -559,9 +559,24 @@ pub struct EventTarget {
     pub path: String,
     /// CloudEvents `source`.
     pub source: String,
+    /// How an event travels to a sink.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mode: EventMode,
     /// Of a bus of Alibaba EventBridge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alibaba: Option<AlibabaBus>,
+}
+
+/// How an event travels over HTTP (CloudEvents, HTTP protocol binding §3).
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize, Deserialize,
+)]
+pub enum EventMode {
+    /// Attributes in headers, data in the body.
+    #[default]
+    Binary,
+    /// All in the body, in JSON.
+    Structured,
 }
 
 /// A bus of Alibaba EventBridge.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use paifang_resources::{ApiSpec, EventBridgeBackend, Location, RequestMode};
-use paifang_snapshot::wire::{AlibabaBus, Call, EventTarget, Target, TextPiece};
+use paifang_resources::{ApiSpec, EventBridgeBackend, EventMode, Location, RequestMode};
+use paifang_snapshot::wire::{self, AlibabaBus, Call, EventTarget, Target, TextPiece};
 
 use super::{
     At, Kind, Referrer, Resolved, Resolver,
@@ -23,6 +23,7 @@ pub(crate) struct Event {
     server: Server,
     path: String,
     source: String,
+    mode: wire::EventMode,
     /// Of Alibaba EventBridge.
     bus: Option<String>,
 }
@@ -93,6 +94,35 @@ fn check_mentioned(name: &str, spec: &ApiSpec, check: &mut Check<'_>) {
     }
 }
 
+fn check_mode(field: &str, written: &EventBridgeBackend, check: &mut Check<'_>) {
+    if written.mode.is_some() && written.sink.is_none() {
+        check.add(
+            format!("{field}.mode"),
+            Reason::Contradiction,
+            "goes with `sink`: Alibaba EventBridge takes events in one form only",
+            "remove it",
+        );
+    }
+}
+
+/// A `source` is a URI reference (CloudEvents §3.1), which strict sinks insist on.
+fn check_source(field: &str, source: &str, signed: bool, check: &mut Check<'_>) {
+    let field = if signed {
+        format!("{field}.alibaba.source")
+    } else {
+        format!("{field}.source")
+    };
+    let allowed = |c: char| c.is_ascii_graphic() && !"\"<>\\^`{|}".contains(c);
+    if source.is_empty() || !source.chars().all(allowed) {
+        check.add(
+            field,
+            Reason::InvalidValue,
+            "is no URI reference, as the source of an event has to be",
+            "write a name or a URI without spaces, like `/orders` or `my.app`",
+        );
+    }
+}
+
 impl Kind for Event {
     type Written = EventBridgeBackend;
 
@@ -136,6 +166,8 @@ impl Kind for Event {
             }
             _ => return None,
         };
+        check_mode(field, written, check);
+        check_source(field, &source, signed, check);
         let tls = parse_tls(
             field,
             namespace,
@@ -151,6 +183,10 @@ impl Kind for Event {
             },
             path,
             source,
+            mode: match written.mode.unwrap_or_default() {
+                EventMode::Binary => wire::EventMode::Binary,
+                EventMode::Structured => wire::EventMode::Structured,
+            },
             bus,
         })
     }
@@ -172,6 +208,7 @@ impl Kind for Event {
                         self.path.clone()
                     },
                     source: self.source.clone(),
+                    mode: self.mode,
                     alibaba: self
                         .bus
                         .clone()

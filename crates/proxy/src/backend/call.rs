@@ -1,6 +1,9 @@
 //! One call of a backend: what its kind is told, and the way from the mapped request to the answer.
 
-use std::{borrow::Cow, time::SystemTime};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response, StatusCode, response};
@@ -19,6 +22,8 @@ use crate::{
 
 /// Most times that a request is sent, the first included, when its kind lets it be repeated.
 const MOST_SENT: u32 = 3;
+/// How long the first repetition waits; the next waits four times as long.
+const PAUSE: Duration = Duration::from_millis(50);
 
 #[allow(dead_code, reason = "the types that have a kind follow")]
 /// What a kind is told of a call beside the mapped request.
@@ -40,7 +45,6 @@ pub(crate) struct Call<'r> {
     pub(crate) credentials: Option<Credentials>,
 }
 
-#[allow(dead_code, reason = "the types that have a kind follow")]
 impl Call<'_> {
     /// The release that was called.
     pub(crate) fn api(&self) -> &Api {
@@ -51,6 +55,7 @@ impl Call<'_> {
     ///
     /// # Errors
     /// When the kind names none.
+    #[allow(dead_code, reason = "the types that sign follow")]
     pub(crate) fn credentials(&self) -> Result<&Credentials, Refusal> {
         self.credentials
             .as_ref()
@@ -93,18 +98,23 @@ pub(crate) async fn dispatch(
 ) -> Result<Answer, Refusal> {
     let mut request = kind.prepare(call, request)?;
     let mut sent = 1;
+    let mut pause = PAUSE;
     loop {
         let copy = (sent < MOST_SENT).then(|| copy(&request)).flatten();
         let answer = ask(exchange, request, record).await;
         let outcome = answer.as_ref().ok().map(|(answer, _)| answer.status());
         match copy.filter(|_| kind.may_repeat(outcome)) {
-            Some(again) if !exchange.is_over() => request = again,
+            Some(again) if !exchange.is_over_in(pause) => {
+                tokio::time::sleep(pause).await;
+                request = again;
+            }
             _ => {
                 let (answer, lease) = answer?;
                 return finish(kind, call, exchange, answer, lease).await;
             }
         }
         sent += 1;
+        pause *= 4;
     }
 }
 
@@ -137,8 +147,15 @@ async fn finish(
     let reading = read(body, most, kind);
     let body = tokio::time::timeout_at(exchange.deadline.into(), reading)
         .await
-        .unwrap_or_else(|_| Err(Refusal::backend_timeout()))?;
-    lease.give_back();
+        .unwrap_or_else(|_| Err(Refusal::backend_timeout()));
+    let body = match body {
+        Ok(body) => {
+            lease.give_back();
+            body
+        }
+        Err(_) if kind.ends_with_head() => Bytes::new(),
+        Err(refusal) => return Err(refusal),
+    };
     kind.finish(call, without_framing(head), body)
         .map(Answer::Own)
 }
@@ -166,7 +183,6 @@ async fn read(mut body: Incoming, most: usize, kind: &dyn Kind) -> Result<Bytes,
 }
 
 /// Whether an answer says that the backend could not do what it was asked now, and might later.
-#[allow(dead_code, reason = "for kinds whose requests may be repeated")]
 pub(super) fn is_passing(status: StatusCode) -> bool {
     matches!(
         status,

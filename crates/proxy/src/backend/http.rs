@@ -1,6 +1,13 @@
 //! The exchange over HTTP that all types of backend share: find an address, get a connection, ask, and say in the protocol's words what went wrong.
 
-use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{
     Request, Response,
@@ -86,9 +93,9 @@ pub(crate) async fn ask(
 // === impl Exchange ===
 
 impl Exchange<'_> {
-    /// Whether its time is up.
-    pub(super) fn is_over(&self) -> bool {
-        Instant::now() >= self.deadline
+    /// Whether its time is up, after a while from now.
+    pub(super) fn is_over_in(&self, pause: Duration) -> bool {
+        Instant::now() + pause >= self.deadline
     }
 
     /// The endpoints to choose from, where there are several that are told apart.
