@@ -382,21 +382,7 @@ impl<'t> Trial<'t> {
         }
         let in_use = self.compiler.world.in_use.get(name).into_iter().flatten();
         in_use
-            .map(|(stage, apis)| {
-                Problem::new(
-                    format!("spec.stages.{stage}"),
-                    Reason::StageInUse,
-                    format!(
-                        "cannot be removed: {} through it, and deletionPolicy is Block: {}",
-                        match apis.len() {
-                            1 => "1 published Api goes".to_owned(),
-                            apis => format!("{apis} published Apis go"),
-                        },
-                        listed(apis)
-                    ),
-                    "take the Apis offline in that stage first, or write `deletionPolicy: TakeOffline`",
-                )
-            })
+            .map(|(stage, apis)| services::stage_in_use(stage, apis))
             .collect()
     }
 
@@ -462,7 +448,7 @@ impl<'t> Trial<'t> {
                         offline.insert(name.clone());
                     }
                     Some(now) if now.address != then.address => {
-                        let to = (stage.clone(), now.address.clone());
+                        let to = (stage.clone(), now.address.to_string());
                         *impact.moved.entry(to).or_default() += 1;
                     }
                     Some(_) => {}
@@ -619,7 +605,7 @@ fn counted(number: usize, what: &str) -> String {
 }
 
 /// The first names, and how many more there are.
-fn listed(names: &BTreeSet<ObjectName>) -> String {
+pub(crate) fn listed(names: &BTreeSet<ObjectName>) -> String {
     let shown: Vec<String> = names.iter().take(NAMES).map(ToString::to_string).collect();
     match names.len().saturating_sub(NAMES) {
         0 => shown.join(", "),

@@ -17,7 +17,7 @@ use crate::{
     Settings, Status, Verdict,
     claims::{self, Blocked, Claim, Entry},
     compile::Step,
-    graph::Dep,
+    graph::{Dep, Deps},
     groups::keep,
     ids,
     inputs::{Age, age},
@@ -53,7 +53,7 @@ pub enum SecretKind {
 #[derive(Debug)]
 pub(crate) struct AppNode {
     age: Age,
-    uid: Option<String>,
+    uid: Option<Arc<str>>,
     before: Option<Arc<Accepted<AppSpec>>>,
     in_force: Option<InForce<AppSpec, App>>,
     /// What the Secrets of its credentials say, in the order of the spec.
@@ -62,7 +62,7 @@ pub(crate) struct AppNode {
     pub(crate) to_make: Vec<SecretToMake>,
     /// Which credentials another one stands in the way of, and whose that is.
     lost: BTreeMap<usize, ObjectName>,
-    deps: BTreeSet<Dep>,
+    deps: Deps,
 }
 
 /// What only one credential may have: an AppKey, or an AppCode.
@@ -98,7 +98,7 @@ fn judge(
         to_make: Vec::new(),
         in_force: None,
         lost: BTreeMap::new(),
-        deps: BTreeSet::new(),
+        deps: Deps::default(),
     };
     for (at, credential) in in_force
         .iter()
@@ -375,13 +375,13 @@ impl Step<'_> {
         let world = &mut compiler.world;
         let object = self.objects.apps.get(name);
         let remembered = &compiler.memory.apps;
-        let node = object.map(|it| judge(name, it, self.objects, remembered, &compiler.settings));
+        let mut node =
+            object.map(|it| judge(name, it, self.objects, remembered, &compiler.settings));
         let before = world.apps.remove(name);
-        let no_deps = BTreeSet::new();
         world.readers.replace(
-            &ObjectId::new(Kind::App, name),
-            before.as_ref().map_or(&no_deps, |it| &it.deps),
-            node.as_ref().map_or(&no_deps, |it| &it.deps),
+            &Arc::new(ObjectId::new(Kind::App, name)),
+            before.as_ref().map(|it| &it.deps),
+            node.as_mut().map(|it| &mut it.deps),
         );
         let in_force =
             |node: &Option<AppNode>| node.as_ref().is_some_and(|it| it.in_force.is_some());

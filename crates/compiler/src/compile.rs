@@ -62,14 +62,14 @@ pub struct Compiler {
 pub(crate) struct World {
     pub(crate) groups: BTreeMap<ObjectName, GroupNode>,
     pub(crate) services: BTreeMap<ObjectName, ServiceNode>,
-    pub(crate) apis: BTreeMap<ObjectName, ApiNode>,
+    pub(crate) apis: BTreeMap<ObjectName, Box<ApiNode>>,
     pub(crate) apps: BTreeMap<ObjectName, AppNode>,
     pub(crate) domains: BTreeMap<ObjectName, DomainNode>,
     pub(crate) authorizations: BTreeMap<ObjectName, AuthorizationNode>,
     pub(crate) judgements: Judgements,
     pub(crate) readers: Readers,
     /// The Apis that ask for something in a group.
-    pub(crate) claimants: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    pub(crate) claimants: BTreeMap<ObjectName, BTreeSet<Arc<ObjectId>>>,
     /// The Apps that hold a key.
     pub(crate) app_keys: BTreeMap<apps::Key, BTreeSet<ObjectName>>,
     /// The DomainBindings that ask for a host.
@@ -211,6 +211,11 @@ impl Compiler {
             apps.flat_map(|app| app.to_make.iter().cloned()).collect();
         secrets.sort();
         secrets
+    }
+
+    #[cfg(test)]
+    pub(crate) fn forget_verdicts(&mut self) {
+        self.verdicts = BTreeMap::new();
     }
 
     fn into_compiled(self) -> Compiled {

@@ -16,7 +16,7 @@ use crate::{
     certificates::{Certificates, Use},
     claims::{self, Blocked, Claim, Entry, Got},
     compile::{Step, View, World},
-    graph::Dep,
+    graph::{Dep, Deps},
     groups::keep,
     inputs::{Age, age},
     memory::{recall, replace},
@@ -30,14 +30,14 @@ pub(crate) struct DomainNode {
     wish: Wish,
     /// The group that answers for the host, and what is published there.
     pub(crate) published: Option<(ObjectName, wire::Domain)>,
-    deps: BTreeSet<Dep>,
+    deps: Deps,
 }
 
 /// A binding before conflicts are settled.
 #[derive(Debug)]
 pub(crate) struct Wish {
     age: Age,
-    uid: Option<String>,
+    uid: Option<Arc<str>>,
     before: Option<Arc<Accepted<DomainBindingSpec>>>,
     wanted: Option<Ready>,
     held: Option<Ready>,
@@ -470,7 +470,7 @@ impl Step<'_> {
             remembered: &compiler.memory.certificates,
             settings: &compiler.settings,
         };
-        let now = object.map(|object| {
+        let mut now = object.map(|object| {
             let mut resolver = Resolver::new(certificates, &mut world.judgements);
             let remembered = &compiler.memory.domain_bindings;
             let settings = &compiler.settings;
@@ -478,11 +478,10 @@ impl Step<'_> {
             (wish, resolver.trace.deps)
         });
         let before = world.domains.remove(name);
-        let no_deps = BTreeSet::new();
         world.readers.replace(
-            &ObjectId::new(Kind::DomainBinding, name),
-            before.as_ref().map_or(&no_deps, |it| &it.deps),
-            now.as_ref().map_or(&no_deps, |(_, deps)| deps),
+            &Arc::new(ObjectId::new(Kind::DomainBinding, name)),
+            before.as_ref().map(|it| &it.deps),
+            now.as_mut().map(|(_, deps)| deps),
         );
         let mut prizes = Vec::new();
         if let Some(before) = &before {

@@ -12,7 +12,7 @@ use paifang_snapshot::wire;
 use crate::{
     Accepted, Object, ObjectId, Objects, Problem, Reason, Settings, Status, Verdict,
     compile::{Step, World},
-    graph::Dep,
+    graph::{Dep, Deps},
     groups::keep,
     memory::{recall, replace},
     parse::{
@@ -28,14 +28,14 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct AuthorizationNode {
     /// What it opens, by group.
-    pub(crate) grants: BTreeMap<ObjectName, Vec<wire::Grant>>,
-    deps: BTreeSet<Dep>,
+    pub(crate) grants: BTreeMap<ObjectName, Vec<Arc<wire::Grant>>>,
+    deps: Deps,
 }
 
 /// What follows from an Authorization.
 pub(crate) struct Judged {
-    grants: BTreeMap<ObjectName, Vec<wire::Grant>>,
-    deps: BTreeSet<Dep>,
+    grants: BTreeMap<ObjectName, Vec<Arc<wire::Grant>>>,
+    deps: Deps,
     memory: Option<Arc<Accepted<AuthorizationSpec>>>,
     pub(crate) verdict: Verdict,
 }
@@ -44,7 +44,7 @@ pub(crate) struct Judged {
 struct Scene<'s> {
     objects: &'s Objects,
     world: &'s World,
-    deps: BTreeSet<Dep>,
+    deps: Deps,
 }
 
 /// A group with one Api of it, or with all.
@@ -67,7 +67,7 @@ pub(crate) fn judge(
     let mut scene = Scene {
         objects,
         world,
-        deps: BTreeSet::new(),
+        deps: Deps::default(),
     };
     let effect = effect(in_force.is_some());
     let mut grants = BTreeMap::new();
@@ -91,19 +91,24 @@ fn publish(
     model: &Authorization,
     opened: &[Opened<'_>],
     apps: &[&ObjectName],
-) -> BTreeMap<ObjectName, Vec<wire::Grant>> {
-    let mut published: BTreeMap<ObjectName, Vec<wire::Grant>> = BTreeMap::new();
+) -> BTreeMap<ObjectName, Vec<Arc<wire::Grant>>> {
+    let mut published: BTreeMap<ObjectName, Vec<Arc<wire::Grant>>> = BTreeMap::new();
     // A group without a grant is of no interest.
     let opened = opened.iter().filter(|_| !apps.is_empty());
     for (group, api) in opened {
         let grants = published.entry(group.clone()).or_default();
-        grants.extend(apps.iter().map(|app| wire::Grant {
-            app: (*app).clone(),
-            stage: model.stage.clone(),
-            api: api.cloned(),
-            expires_at_ms: model.expires_at_ms,
-            authorization: name.clone(),
+        grants.extend(apps.iter().map(|app| {
+            Arc::new(wire::Grant {
+                app: (*app).clone(),
+                stage: model.stage.clone(),
+                api: api.cloned(),
+                expires_at_ms: model.expires_at_ms,
+                authorization: name.clone(),
+            })
         }));
+    }
+    for grants in published.values_mut() {
+        grants.shrink_to_fit();
     }
     published
 }
@@ -246,20 +251,22 @@ impl Step<'_> {
     }
 
     /// An Authorization opens this from now on.
-    fn grant(&mut self, name: &ObjectName, node: Option<AuthorizationNode>) {
+    fn grant(&mut self, name: &ObjectName, mut node: Option<AuthorizationNode>) {
         let world = &mut self.compiler.world;
         let before = world.authorizations.remove(name);
-        let no_deps = BTreeSet::new();
         world.readers.replace(
-            &ObjectId::new(Kind::Authorization, name),
-            before.as_ref().map_or(&no_deps, |it| &it.deps),
-            node.as_ref().map_or(&no_deps, |it| &it.deps),
+            &Arc::new(ObjectId::new(Kind::Authorization, name)),
+            before.as_ref().map(|it| &it.deps),
+            node.as_mut().map(|it| &mut it.deps),
         );
-        let no_grants = BTreeMap::new();
+        let (no_grants, mut none_now) = (BTreeMap::new(), BTreeMap::new());
         let then = before.as_ref().map_or(&no_grants, |it| &it.grants);
-        let now = node.as_ref().map_or(&no_grants, |it| &it.grants);
+        let now = node.as_mut().map(|it| &mut it.grants);
+        let now = now.unwrap_or(&mut none_now);
         for (group, grants) in then {
-            if now.get(group) == Some(grants) {
+            if let Some(same) = now.get_mut(group).filter(|it| *it == grants) {
+                // As the group publishes them: shared.
+                same.clone_from(grants);
                 continue;
             }
             if !now.contains_key(group)

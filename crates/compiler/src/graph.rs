@@ -3,7 +3,10 @@
 //! Whatever is worked out for an object records what it read beside the object itself. When something that was read turns out
 //! different, its readers are worked out again. Nothing here decides anything.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use paifang_model::ObjectName;
 use paifang_resources::Kind;
@@ -33,17 +36,28 @@ pub(crate) enum Dep {
     Labels(Box<str>),
 }
 
+/// What was read for an object, in order. Those of the same thing share it once its reader is known ([`Readers::replace`]).
+#[derive(Debug, Default)]
+pub(crate) struct Deps(Vec<Arc<Dep>>);
+
 /// Records what is read while something is worked out.
 pub(crate) struct Trace<'t> {
     /// What was read.
-    pub(crate) deps: BTreeSet<Dep>,
+    pub(crate) deps: Deps,
     /// What is known of certificates.
     pub(crate) judgements: &'t mut Judgements,
 }
 
 /// The readers of everything that is read.
 #[derive(Debug, Default)]
-pub(crate) struct Readers(BTreeMap<Dep, BTreeSet<ObjectId>>);
+pub(crate) struct Readers(BTreeMap<Arc<Dep>, ReadBy>);
+
+/// Who reads something. Most things are read by one or by a few.
+#[derive(Debug)]
+enum ReadBy {
+    One(Arc<ObjectId>),
+    Many(BTreeSet<Arc<ObjectId>>),
+}
 
 /// What has to be worked out again in this update.
 #[derive(Debug, Default)]
@@ -79,7 +93,7 @@ pub(crate) struct Dirty {
 impl<'t> Trace<'t> {
     pub(crate) fn new(judgements: &'t mut Judgements) -> Self {
         Self {
-            deps: BTreeSet::new(),
+            deps: Deps::default(),
             judgements,
         }
     }
@@ -90,33 +104,101 @@ impl<'t> Trace<'t> {
     }
 }
 
-// === impl Readers ===
+// === impl Deps ===
 
-impl Readers {
-    /// `id` reads `now` from now on, and no longer what it read `before`.
-    pub(crate) fn replace(&mut self, id: &ObjectId, before: &BTreeSet<Dep>, now: &BTreeSet<Dep>) {
-        for dep in before.difference(now) {
-            if let Some(readers) = self.0.get_mut(dep) {
-                readers.remove(id);
-                if readers.is_empty() {
-                    self.0.remove(dep);
-                }
-            }
+impl Deps {
+    /// Adds one.
+    pub(crate) fn insert(&mut self, dep: Dep) {
+        if let Err(at) = self.find(&dep) {
+            self.0.insert(at, Arc::new(dep));
         }
-        for dep in now.difference(before) {
-            match self.0.get_mut(dep) {
-                Some(readers) => {
-                    readers.insert(id.clone());
-                }
-                None => {
-                    self.0.insert(dep.clone(), BTreeSet::from([id.clone()]));
-                }
+    }
+
+    fn contains(&self, dep: &Dep) -> bool {
+        self.find(dep).is_ok()
+    }
+
+    fn find(&self, dep: &Dep) -> Result<usize, usize> {
+        self.0.binary_search_by(|it| (**it).cmp(dep))
+    }
+}
+
+// === impl ReadBy ===
+
+impl ReadBy {
+    fn insert(&mut self, id: &Arc<ObjectId>) {
+        match self {
+            Self::One(only) if only == id => {}
+            Self::One(only) => {
+                let both = [Arc::clone(only), Arc::clone(id)];
+                *self = Self::Many(both.into());
+            }
+            Self::Many(all) => {
+                all.insert(Arc::clone(id));
             }
         }
     }
 
+    /// Says whether nobody is left.
+    fn remove(&mut self, id: &ObjectId) -> bool {
+        match self {
+            Self::One(only) => **only == *id,
+            Self::Many(all) => {
+                all.remove(id);
+                all.is_empty()
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &ObjectId> {
+        let (one, many) = match self {
+            Self::One(only) => (Some(only), None),
+            Self::Many(all) => (None, Some(all)),
+        };
+        one.into_iter()
+            .chain(many.into_iter().flatten())
+            .map(|id| &**id)
+    }
+}
+
+// === impl Readers ===
+
+impl Readers {
+    /// `id` reads `now` from now on, and no longer what it read `before`.
+    pub(crate) fn replace(
+        &mut self,
+        id: &Arc<ObjectId>,
+        before: Option<&Deps>,
+        now: Option<&mut Deps>,
+    ) {
+        let none = Deps::default();
+        let mut no_more = Deps::default();
+        let (before, now) = (before.unwrap_or(&none), now.unwrap_or(&mut no_more));
+        for dep in before.0.iter().filter(|dep| !now.contains(dep)) {
+            if let Some(readers) = self.0.get_mut(dep)
+                && readers.remove(id)
+            {
+                self.0.remove(dep);
+            }
+        }
+        for dep in &mut now.0 {
+            let is_new = !before.contains(dep);
+            match self.0.get_key_value(dep) {
+                Some((known, _)) => *dep = Arc::clone(known),
+                None => {
+                    self.0.insert(Arc::clone(dep), ReadBy::One(Arc::clone(id)));
+                    continue;
+                }
+            }
+            if is_new && let Some(readers) = self.0.get_mut(dep) {
+                readers.insert(id);
+            }
+        }
+        now.0.shrink_to_fit();
+    }
+
     fn of(&self, dep: &Dep) -> impl Iterator<Item = &ObjectId> {
-        self.0.get(dep).into_iter().flatten()
+        self.0.get(dep).into_iter().flat_map(ReadBy::iter)
     }
 
     /// The readers of one kind.

@@ -24,6 +24,7 @@ use crate::{
 /// A group in force.
 #[derive(Debug)]
 pub(crate) struct GroupEntry {
+    pub(crate) name: Arc<ObjectName>,
     pub(crate) id: String,
     pub(crate) model: Group,
     accepted: Arc<Accepted<ApiGroupSpec>>,
@@ -55,6 +56,7 @@ pub(crate) fn judge(
     let (in_force, problems) = settle(object, before, settings, parse::group::parse).take();
     let entry = in_force.map(|in_force| {
         Arc::new(GroupEntry {
+            name: Arc::new(name.clone()),
             id: ids::group_id(name, uid),
             model: in_force.model,
             accepted: keep(before, object.uid.clone(), in_force.spec, BTreeSet::new()),
@@ -66,7 +68,7 @@ pub(crate) fn judge(
 /// The entry as it was, when nothing of it changed: equal memory is the same memory.
 pub(crate) fn keep<S: PartialEq>(
     before: Option<&Arc<Accepted<S>>>,
-    uid: Option<String>,
+    uid: Option<Arc<str>>,
     spec: Arc<S>,
     claims: BTreeSet<String>,
 ) -> Arc<Accepted<S>> {
@@ -104,7 +106,7 @@ impl GroupNode {
             self.problems.clone(),
             effect(self.entry.is_some()),
             notes,
-            Status::ApiGroup(published.map(status).unwrap_or_default()),
+            Status::ApiGroup(Box::new(published.map(status).unwrap_or_default())),
         )
     }
 }
@@ -272,13 +274,14 @@ fn compile_group(
     settings: &Settings,
     routed: &[Routed<'_>],
     mut domains: Vec<wire::Domain>,
-    mut grants: Vec<wire::Grant>,
+    mut grants: Vec<Arc<wire::Grant>>,
 ) -> wire::Group {
     let variants: BTreeMap<_, &Candidate> = routed
         .iter()
         .map(|it| (it.candidate.variant(), it.candidate))
         .collect();
-    let targets: BTreeSet<&wire::Backend> = routed.iter().map(|it| &it.candidate.backend).collect();
+    let targets: BTreeSet<&wire::Backend> =
+        routed.iter().map(|it| &*it.candidate.backend).collect();
     let api_at: BTreeMap<_, u32> = variants.keys().copied().zip(0..).collect();
     let backend_at: BTreeMap<&wire::Backend, u32> = targets.iter().copied().zip(0..).collect();
     let mut routes: Vec<wire::Route> = routed
@@ -286,7 +289,7 @@ fn compile_group(
         .map(|it| wire::Route {
             stage: it.stage.clone(),
             api: api_at[&it.candidate.variant()],
-            backend: backend_at[&it.candidate.backend],
+            backend: backend_at[&*it.candidate.backend],
             variables: it.candidate.variables.clone(),
         })
         .collect();

@@ -42,7 +42,7 @@ pub struct Objects {
 #[derive(Debug, Clone)]
 pub struct Object<S> {
     /// `metadata.uid`; absent in a folder. An object with another uid is another object, even under the same name.
-    pub uid: Option<String>,
+    pub uid: Option<Arc<str>>,
     /// `metadata.creationTimestamp`: on a conflict the older object wins. Absent counts as newest; then namespace and name decide.
     pub created: Option<Time>,
     /// What was written.
@@ -169,10 +169,10 @@ impl std::fmt::Display for ObjectId {
 
 /// Age for conflicts: the smaller wins, and of two that are equal the name decides. An object without a time of creation comes after
 /// those that have one.
-pub(crate) type Age = (bool, Option<i64>);
+pub(crate) type Age = i64;
 
 /// The age of an object.
 pub(crate) fn age<S>(object: &Object<S>) -> Age {
-    let created = object.created.as_ref().map(|time| time.0.as_millisecond());
-    (created.is_none(), created)
+    let created = object.created.as_ref();
+    created.map_or(Age::MAX, |time| time.0.as_millisecond())
 }

@@ -9,10 +9,13 @@
 mod admit;
 mod apps;
 mod backend;
+mod by_stage;
 mod certificates;
 mod claims;
 mod compile;
 mod domains;
+#[cfg(test)]
+mod footprint;
 mod grants;
 mod graph;
 mod groups;
@@ -31,6 +34,7 @@ mod verdict;
 
 pub use admit::{Admission, AnyObject, Request, problems_of_spec};
 pub use apps::{SecretKind, SecretToMake};
+pub use by_stage::{ByStage, Stages};
 pub use compile::{Compiled, Compiler, compile};
 pub use inputs::{
     GrantFrom, GrantTo, Object, ObjectId, Objects, ReferenceGrant, Secret, Service, ServicePort,

@@ -8,14 +8,14 @@ use std::{
     sync::Arc,
 };
 
-use paifang_model::{ObjectName, Stage};
+use paifang_model::ObjectName;
 use paifang_resources::{
     ApiGroupSpec, ApiSpec, AppSpec, AuthorizationSpec, BackendServiceSpec, DomainBindingSpec, Kind,
 };
 use paifang_snapshot::wire::Certificate;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 
-use crate::ObjectId;
+use crate::{ByStage, ObjectId, releases::same_content};
 
 /// What earlier compiles decided. Holds private keys: store it where only the owner can read.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ pub struct Memory {
 pub struct Accepted<S> {
     /// `metadata.uid` of the object, when it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uid: Option<String>,
+    pub uid: Option<Arc<str>>,
     /// The spec in force.
     pub spec: Arc<S>,
     /// What it holds and only one object may hold. Who held it before keeps it.
@@ -57,16 +57,16 @@ pub struct Accepted<S> {
 pub struct ApiMemory {
     /// `metadata.uid` of the object, when it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uid: Option<String>,
+    pub uid: Option<Arc<str>>,
     /// Its releases, oldest first.
     #[serde(default)]
     pub releases: Vec<Arc<Release>>,
     /// What each stage was last told to serve: a number, or none to follow the draft.
     #[serde(default)]
-    pub stages: BTreeMap<Stage, Option<u64>>,
+    pub stages: ByStage<Option<u64>>,
     /// What each stage last served.
     #[serde(default)]
-    pub serving: BTreeMap<Stage, Served>,
+    pub serving: ByStage<Served>,
 }
 
 /// What a stage last served.
@@ -79,15 +79,17 @@ pub struct Served {
     pub on: bool,
 }
 
-/// An immutable copy of a valid draft.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What a valid draft said.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Release {
     /// 1, 2, 3 … per Api.
     pub number: u64,
     /// SHA-256 of the content as canonical JSON, hexadecimal.
-    pub hash: String,
-    /// The draft without `stages`; `revisionHistoryLimit` is 0 here.
+    pub hash: Arc<str>,
+    /// The draft; the newest release shares it with the object. Its `stages` and `revisionHistoryLimit` are no part of a release: they
+    /// are not looked at, and not written.
+    #[serde(serialize_with = "write_content")]
     pub spec: Arc<ApiSpec>,
 }
 
@@ -98,6 +100,29 @@ pub enum MemoryKey {
     Object(ObjectId),
     /// The last good material of a Secret. Holds a private key.
     Certificate(ObjectName),
+}
+
+fn write_content<S: Serializer>(spec: &ApiSpec, serializer: S) -> Result<S::Ok, S::Error> {
+    content(spec).serialize(serializer)
+}
+
+/// What a release has of a draft.
+pub(crate) fn content(spec: &ApiSpec) -> ApiSpec {
+    ApiSpec {
+        stages: BTreeMap::new(),
+        revision_history_limit: 0,
+        ..spec.clone()
+    }
+}
+
+// === impl Release ===
+
+impl PartialEq for Release {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+            && self.hash == other.hash
+            && (Arc::ptr_eq(&self.spec, &other.spec) || same_content(&self.spec, &other.spec))
+    }
 }
 
 // === impl Memory ===
@@ -204,7 +229,8 @@ fn differing<T: PartialEq>(
     keys.extend(names.into_iter().map(key));
 }
 
-/// Puts `entry` in place of what `map` has, or removes that. Says whether this makes a difference.
+/// Puts `entry` in place of what `map` has, or removes that. Says whether this makes a difference. Of two that are equal the new one
+/// stays: it shares more with what is there now.
 pub(crate) fn replace<T: PartialEq>(
     map: &mut BTreeMap<ObjectName, Arc<T>>,
     name: &ObjectName,
@@ -214,10 +240,10 @@ pub(crate) fn replace<T: PartialEq>(
         return map.remove(name).is_some();
     };
     match map.get_mut(name) {
-        Some(same) if Arc::ptr_eq(same, &entry) || **same == *entry => false,
-        Some(other) => {
-            *other = entry;
-            true
+        Some(before) => {
+            let same = Arc::ptr_eq(before, &entry) || **before == *entry;
+            *before = entry;
+            !same
         }
         None => {
             map.insert(name.clone(), entry);

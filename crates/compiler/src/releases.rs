@@ -3,18 +3,24 @@
 //! A draft that is valid in itself becomes the next release whenever it differs from the newest, whether any stage follows or not.
 //! What it refers to plays no part here: a release whose references are missing is not served, and the stage keeps what it had.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use paifang_model::{ObjectName, Stage};
 use paifang_resources::ApiSpec;
+use paifang_snapshot::wire;
 
 use crate::{
-    ApiMemory, Object, Problem, Release, Served, Settings, Written, ids,
+    ApiMemory, ByStage, Object, Problem, Release, Served, Settings, Written,
+    backend::Backend,
+    ids,
     inputs::{Age, age},
-    memory::recall,
+    memory::{content, recall},
     parse::{
         self, Check,
-        api::{Choice, Draft},
+        api::{self, Choice, Sample},
     },
 };
 
@@ -27,28 +33,55 @@ pub(crate) struct ApiState {
     /// Oldest first, with the one that this draft became.
     pub(crate) releases: Vec<Arc<Release>>,
     /// What each stage is told: a number, or none to follow the draft.
-    pub(crate) stages: BTreeMap<Stage, Option<u64>>,
+    pub(crate) stages: ByStage<Option<u64>>,
     /// What each stage served.
-    pub(crate) served: BTreeMap<Stage, Served>,
+    pub(crate) served: ByStage<Served>,
     /// The backend service that the draft names, valid or not.
-    pub(crate) drafted_service: Option<ObjectName>,
-    uid: Option<String>,
+    pub(crate) drafted_service: Option<Arc<ObjectName>>,
+    uid: Option<Arc<str>>,
     /// How many releases are kept.
     history: usize,
     before: Option<Arc<ApiMemory>>,
+}
+
+/// What a release means. As [`api::Draft`], but made to be kept by the thousand.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    /// The group it belongs to.
+    pub(crate) group: ObjectName,
+    /// As published, but for a backend path that `path` has.
+    pub(crate) api: Arc<wire::Api>,
+    /// Backend path that mentions stage variables.
+    pub(crate) path: Option<Box<str>>,
+    /// Stage variables that it mentions.
+    pub(crate) variables: BTreeSet<String>,
+    /// Where it goes.
+    pub(crate) backend: Where,
+    /// What a Mock answers that has no body of its own.
+    pub(crate) sample: Option<Box<Sample>>,
+    /// Method and path with the names of parameters taken out.
+    pub(crate) shape: Box<str>,
+}
+
+/// Where a release goes.
+#[derive(Debug)]
+pub(crate) enum Where {
+    Service(Box<ObjectName>),
+    Inline(Box<Backend>),
 }
 
 /// Parsed releases of one Api. A release never changes, so that one that was parsed before need not be parsed again.
 #[derive(Debug, Default)]
 pub(crate) struct Drafts {
     known: Vec<Parsed>,
-    used: Vec<Parsed>,
 }
 
 #[derive(Debug, Clone)]
 struct Parsed {
-    release: Arc<Release>,
-    draft: Option<Arc<Draft>>,
+    /// Number and hash of the release when this version cannot read it.
+    draft: Result<Arc<Draft>, Box<(u64, Arc<str>)>>,
+    /// Whether it was asked for in this turn.
+    used: bool,
 }
 
 /// Looks at an Api and at what is remembered of it.
@@ -65,9 +98,14 @@ pub(crate) fn judge(
     match &object.written {
         Written::Malformed(problems) => check.problems.extend(problems.iter().cloned()),
         Written::Spec(spec) => {
-            let newest = releases.last();
-            if !newest.is_some_and(|newest| same_content(&newest.spec, spec)) {
-                releases.extend(release(name, spec, newest, &mut check).map(Arc::new));
+            match releases.last_mut() {
+                Some(newest) if Arc::ptr_eq(&newest.spec, spec) => {}
+                Some(newest) if same_content(&newest.spec, spec) => share(newest, spec),
+                newest => {
+                    let newest = newest.map(|it| &**it);
+                    let next = release(name, spec, newest, &mut check);
+                    releases.extend(next.map(Arc::new));
+                }
             }
             check.range(
                 "spec.revisionHistoryLimit",
@@ -78,9 +116,16 @@ pub(crate) fn judge(
             stages = parse::api::parse_stages(spec, &mut check);
         }
     }
-    let stages = stages.unwrap_or_else(|| before.map(|it| it.stages.clone()).unwrap_or_default());
+    let told = before.map(|it| &it.stages);
+    let stages = match stages.map(ByStage::from) {
+        Some(stages) if told != Some(&stages) => stages,
+        _ => told.cloned().unwrap_or_default(),
+    };
     let mut served = before.map(|it| it.serving.clone()).unwrap_or_default();
-    served.retain(|stage, _| stages.contains_key(stage));
+    if !served.keys().all(|stage| stages.contains_key(stage)) {
+        let listed = served.iter().filter(|(it, _)| stages.contains_key(it));
+        served = listed.map(|(stage, it)| (stage.clone(), *it)).collect();
+    }
     ApiState {
         age: age(object),
         problems: check.problems,
@@ -96,22 +141,33 @@ pub(crate) fn judge(
     }
 }
 
-fn drafted_service(name: &ObjectName, object: &Object<ApiSpec>) -> Option<ObjectName> {
-    let service = object.spec()?.backend.service_ref.as_ref()?;
-    Some(ObjectName::new(
-        name.namespace.clone(),
-        service.name.as_str(),
-    ))
+/// The newest release says what the draft says: one copy of it is enough.
+fn share(newest: &mut Arc<Release>, spec: &Arc<ApiSpec>) {
+    *newest = Arc::new(Release {
+        number: newest.number,
+        hash: Arc::clone(&newest.hash),
+        spec: Arc::clone(spec),
+    });
 }
+
+fn drafted_service(name: &ObjectName, object: &Object<ApiSpec>) -> Option<Arc<ObjectName>> {
+    let service = object.spec()?.backend.service_ref.as_ref()?;
+    let service = ObjectName::new(name.namespace.clone(), service.name.as_str());
+    Some(Arc::new(service))
+}
+
+/// Backend services with the stage in which an Api goes through each.
+pub(crate) type Through = Arc<[(Arc<ObjectName>, Stage)]>;
 
 /// The backend services that a published Api goes through, with the stage, as far as is remembered.
 pub(crate) fn in_use(
     name: &ObjectName,
     object: &Object<ApiSpec>,
     remembered: &BTreeMap<ObjectName, Arc<ApiMemory>>,
-) -> Vec<(ObjectName, Stage)> {
+    drafted: Option<&Arc<ObjectName>>,
+) -> Through {
     let Some(api) = remembered.get(name) else {
-        return Vec::new();
+        return Through::default();
     };
     let listed = |stage: &Stage| {
         object
@@ -124,6 +180,11 @@ pub(crate) fn in_use(
             let release = api.releases.iter().find(|it| it.number == served.release)?;
             let service = release.spec.backend.service_ref.as_ref()?;
             let service = ObjectName::new(name.namespace.clone(), service.name.as_str());
+            // Mostly the one that the draft names.
+            let service = match drafted {
+                Some(drafted) if **drafted == service => Arc::clone(drafted),
+                _ => Arc::new(service),
+            };
             Some((service, stage.clone()))
         })
         .collect()
@@ -132,8 +193,8 @@ pub(crate) fn in_use(
 /// The release that the draft becomes, if it is valid.
 fn release(
     name: &ObjectName,
-    spec: &ApiSpec,
-    newest: Option<&Arc<Release>>,
+    spec: &Arc<ApiSpec>,
+    newest: Option<&Release>,
     check: &mut Check<'_>,
 ) -> Option<Release> {
     let mark = check.problems.len();
@@ -142,20 +203,15 @@ fn release(
     if !check.clean_since(mark) {
         return None;
     }
-    let content = ApiSpec {
-        stages: BTreeMap::new(),
-        revision_history_limit: 0,
-        ..spec.clone()
-    };
     Some(Release {
         number: newest.map_or(1, |newest| newest.number + 1),
-        hash: ids::content_hash(&content),
-        spec: Arc::new(content),
+        hash: ids::content_hash(&content(spec)).into(),
+        spec: Arc::clone(spec),
     })
 }
 
 /// Whether two specs are the same but for `stages` and `revisionHistoryLimit`.
-fn same_content(a: &ApiSpec, b: &ApiSpec) -> bool {
+pub(crate) fn same_content(a: &ApiSpec, b: &ApiSpec) -> bool {
     let ApiSpec {
         group_ref,
         display_name,
@@ -196,13 +252,13 @@ impl ApiState {
 
     /// What to remember: `serving` is what the stages serve now. Releases beyond the limit go, but for those that a stage serves or
     /// names.
-    pub(crate) fn memory(&self, serving: BTreeMap<Stage, Served>) -> Arc<ApiMemory> {
+    pub(crate) fn memory(&self, serving: ByStage<Served>) -> Arc<ApiMemory> {
         let beyond = self.releases.len().saturating_sub(self.history);
         let needed = |number: u64| {
             self.stages.values().any(|told| *told == Some(number))
                 || serving.values().any(|served| served.release == number)
         };
-        let releases = self
+        let releases: Vec<_> = self
             .releases
             .iter()
             .enumerate()
@@ -215,9 +271,13 @@ impl ApiState {
             stages: self.stages.clone(),
             serving,
         };
-        match &self.before {
-            Some(before) if **before == memory => Arc::clone(before),
-            _ => Arc::new(memory),
+        let same = |before: &&Arc<ApiMemory>| {
+            let pairs = before.releases.iter().zip(&memory.releases);
+            ***before == memory && pairs.into_iter().all(|(a, b)| Arc::ptr_eq(a, b))
+        };
+        match self.before.as_ref().filter(same) {
+            Some(before) => Arc::clone(before),
+            None => Arc::new(memory),
         }
     }
 
@@ -244,43 +304,90 @@ impl Drafts {
         release: &Arc<Release>,
         settings: &Settings,
     ) -> Option<Arc<Draft>> {
-        let same = |it: &Parsed| Arc::ptr_eq(&it.release, release);
-        if let Some(used) = self.used.iter().find(|it| same(it)) {
-            return used.draft.clone();
-        }
-        let parsed = match self.known.iter().position(same) {
-            Some(known) => self.known.swap_remove(known),
-            None => parse_release(name, release, settings),
+        let at = match self.known.iter().position(|it| it.is_of(release)) {
+            Some(at) => at,
+            None => {
+                self.known.push(parse_release(name, release, settings));
+                self.known.len() - 1
+            }
         };
-        let draft = parsed.draft.clone();
-        self.used.push(parsed);
-        draft
+        let parsed = &mut self.known[at];
+        parsed.used = true;
+        parsed.draft.as_ref().ok().cloned()
     }
 
     /// The same, for somebody who asks what would happen.
     pub(crate) fn copy(&self) -> Self {
         Self {
             known: self.known.clone(),
-            used: Vec::new(),
         }
     }
 
     /// Forgets what was not used since the last turn.
     pub(crate) fn turn(&mut self) {
-        self.known = std::mem::take(&mut self.used);
+        self.known.retain(|it| it.used);
+        self.known.iter_mut().for_each(|it| it.used = false);
+        self.known.shrink_to_fit();
     }
 }
 
 fn parse_release(name: &ObjectName, release: &Arc<Release>, settings: &Settings) -> Parsed {
     let mut check = Check::new(settings);
     let draft = parse::api::parse(name, &release.spec, &mut check);
+    let unreadable = || Box::new((release.number, Arc::clone(&release.hash)));
     Parsed {
-        release: Arc::clone(release),
-        draft: draft.map(|mut draft| {
-            draft.api.release = release.number;
-            draft.api.hash.clone_from(&release.hash);
-            Arc::new(draft)
-        }),
+        draft: draft
+            .map(|draft| Arc::new(Draft::new(draft, release)))
+            .ok_or_else(unreadable),
+        used: false,
+    }
+}
+
+// === impl Parsed ===
+
+impl Parsed {
+    /// Whether it is what this release says: a release never changes.
+    fn is_of(&self, release: &Release) -> bool {
+        let (number, hash) = match &self.draft {
+            Ok(draft) => (draft.api.release, &draft.api.hash),
+            Err(unreadable) => (unreadable.0, &unreadable.1),
+        };
+        number == release.number && *hash == release.hash
+    }
+}
+
+// === impl Draft ===
+
+impl Draft {
+    fn new(draft: api::Draft, release: &Release) -> Self {
+        let mut api = draft.api;
+        api.release = release.number;
+        api.hash = Arc::clone(&release.hash);
+        api.parameters.shrink_to_fit();
+        api.dispatch.constants.shrink_to_fit();
+        api.dispatch.system.shrink_to_fit();
+        let sample = draft.sample;
+        let has_sample = sample.content_type.is_some() || !sample.body.is_empty();
+        Self {
+            group: draft.group,
+            api: Arc::new(api),
+            path: draft.path.map(Into::into),
+            variables: draft.variables,
+            backend: match draft.backend {
+                Choice::Service(name) => Where::Service(Box::new(name)),
+                Choice::Inline(backend) => Where::Inline(backend),
+            },
+            sample: has_sample.then(|| Box::new(sample)),
+            shape: draft.shape.into(),
+        }
+    }
+
+    /// The backend service that it goes through.
+    pub(crate) fn service(&self) -> Option<&ObjectName> {
+        match &self.backend {
+            Where::Service(name) => Some(name),
+            Where::Inline(_) => None,
+        }
     }
 }
 
@@ -290,12 +397,4 @@ pub(crate) fn lenient(settings: &Settings) -> Settings {
     let mut settings = settings.clone();
     settings.limits.backend_timeout_ms = u32::MAX;
     settings
-}
-
-/// The backend service that a draft goes through.
-pub(crate) fn service_of(draft: &Draft) -> Option<&ObjectName> {
-    match &draft.backend {
-        Choice::Service(name) => Some(name),
-        Choice::Inline(_) => None,
-    }
 }

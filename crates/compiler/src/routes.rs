@@ -3,6 +3,7 @@
 //! A stage serves the release it is told to; if that cannot be published, what it served before goes on, if that still can.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -12,35 +13,37 @@ use paifang_resources::Kind;
 use paifang_snapshot::wire;
 
 use crate::{
-    ApiMemory, ApiStatus, BackendFailure, ObjectId, Problem, Reason, Served, Settings, StageStatus,
-    Status, Verdict,
-    backend::{self, Referrer, Resolved, Resolver},
+    ApiMemory, ApiStatus, BackendFailure, ByStage, ObjectId, Problem, Reason, Served, Settings,
+    StageStatus, Status, Verdict,
+    backend::{self, Referrer, Resolver},
     certificates::{Certificates, Judgements},
     claims::{self, Blocked, Claim, Entry, Got, Outcome},
     compile::{Step, View, World},
-    graph::Dep,
+    graph::{Dep, Deps},
     groups::{GroupEntry, Routed},
     inputs::Age,
     memory::replace,
-    parse::{
-        api::{Choice, Draft},
-        variable,
-    },
-    releases::{self, ApiState, Drafts, service_of},
-    services::{Contribution, ServiceEntry},
+    parse::variable,
+    releases::{self, ApiState, Draft, Drafts, Through, Where},
+    services::{Contribution, Reached, ServiceEntry},
 };
 
 /// A release that can be published in a stage.
 #[derive(Debug)]
 pub(crate) struct Candidate {
     pub(crate) draft: Arc<Draft>,
+    /// Of the release's content.
+    hash: Arc<str>,
+    group: Arc<ObjectName>,
+    /// The BackendService; none when the backend is inline.
+    service: Option<Arc<ObjectName>>,
     /// Backend path with its stage variables filled in.
-    path: Option<PathTemplate>,
+    path: Option<Box<PathTemplate>>,
     pub(crate) variables: BTreeMap<String, String>,
-    pub(crate) backend: wire::Backend,
-    pub(crate) address: String,
+    pub(crate) backend: Arc<wire::Backend>,
+    pub(crate) address: Arc<str>,
     /// Why the backend answers nothing but that.
-    problem: Option<Problem>,
+    problem: Option<Box<Problem>>,
 }
 
 /// What one stage of an Api gets.
@@ -50,7 +53,7 @@ pub(crate) struct StageOutcome {
     /// What it publishes.
     pub(crate) chosen: Option<Arc<Candidate>>,
     /// Why that is not what it was told.
-    problem: Option<Problem>,
+    problem: Option<Box<Problem>>,
     /// The release it was told to serve: its service and its group.
     told: Option<Arc<Draft>>,
 }
@@ -62,7 +65,7 @@ pub(crate) struct Wish {
     wanted: Option<Arc<Candidate>>,
     held: Option<Arc<Candidate>>,
     holds: bool,
-    problem: Option<Problem>,
+    problem: Option<Box<Problem>>,
     told: Option<Arc<Draft>>,
 }
 
@@ -74,12 +77,13 @@ pub(crate) struct Wishes {
     /// What is wrong with the references of the newest release.
     pub(crate) references: Vec<Problem>,
     /// What was looked at.
-    deps: BTreeSet<Dep>,
+    deps: Deps,
 }
 
 /// What is known of an Api.
 #[derive(Debug)]
 pub(crate) struct ApiNode {
+    id: Arc<ObjectId>,
     pub(crate) state: ApiState,
     pub(crate) drafts: Drafts,
     pub(crate) wishes: Wishes,
@@ -87,7 +91,7 @@ pub(crate) struct ApiNode {
     /// The age that its outcomes were settled with.
     settled_age: Age,
     /// What it goes through, as far as is remembered.
-    in_use: Vec<(ObjectName, Stage)>,
+    in_use: Through,
     counted: Contribution,
 }
 
@@ -118,14 +122,14 @@ impl Candidate {
     /// Two candidates with equal variants are published as one Api.
     pub(crate) fn variant(&self) -> (&ObjectName, u64, Option<&PathTemplate>) {
         let api = &self.draft.api;
-        (&api.name, api.release, self.path.as_ref())
+        (&api.name, api.release, self.path.as_deref())
     }
 
     /// The Api as published.
-    pub(crate) fn publish(&self) -> wire::Api {
-        let mut api = self.draft.api.clone();
+    pub(crate) fn publish(&self) -> Arc<wire::Api> {
+        let mut api = Arc::clone(&self.draft.api);
         if let Some(path) = &self.path {
-            api.dispatch.path = Some(path.clone());
+            Arc::make_mut(&mut api).dispatch.path = Some((**path).clone());
         }
         api
     }
@@ -190,7 +194,7 @@ impl Wish {
     ) -> Option<Claim<(usize, &'w Stage, &'w str)>> {
         let candidate = candidate?;
         let group = groups[candidate.group()];
-        let key = (group, &self.stage, candidate.draft.shape.as_str());
+        let key = (group, &self.stage, &*candidate.draft.shape);
         Some(Claim { key, group, member })
     }
 
@@ -202,7 +206,7 @@ impl Wish {
                 Some(Got::Held) => self.held.clone(),
                 None => None,
             },
-            problem: blocked.or_else(|| self.problem.clone()),
+            problem: blocked.map(Box::new).or_else(|| self.problem.clone()),
             told: self.told.clone(),
         }
     }
@@ -257,10 +261,10 @@ impl StageOutcome {
         }
         StageStatus {
             release: Some(api.release),
-            hash: Some(api.hash.clone()),
-            group: Some(candidate.group().clone()),
-            service: service_of(&candidate.draft).cloned(),
-            address: Some(candidate.address.clone()),
+            hash: Some(Arc::clone(&candidate.hash)),
+            group: Some(Arc::clone(&candidate.group)),
+            service: candidate.service.clone(),
+            address: Some(Arc::clone(&candidate.address)),
             problem,
         }
     }
@@ -307,7 +311,7 @@ pub(crate) fn wishes(
     }
 }
 
-impl Scene<'_, '_, '_> {
+impl<'a> Scene<'_, 'a, '_> {
     fn wish(&mut self, stage: &Stage, told: Option<u64>) -> Wish {
         let mut wish = Wish {
             stage: stage.clone(),
@@ -319,12 +323,12 @@ impl Scene<'_, '_, '_> {
         };
         match self.state.asked(told) {
             None => {
-                wish.problem = Some(Problem::new(
+                wish.problem = Some(Box::new(Problem::new(
                     format!("spec.stages.{stage}"),
                     Reason::NoRelease,
                     "there is no release: no draft was valid yet",
                     "correct the draft",
-                ));
+                )));
             }
             Some(number) => {
                 wish.told = self.draft(number).ok();
@@ -333,7 +337,7 @@ impl Scene<'_, '_, '_> {
                         wish.problem.clone_from(&candidate.problem);
                         wish.wanted = Some(Arc::new(candidate));
                     }
-                    Err(problem) => wish.problem = Some(problem),
+                    Err(problem) => wish.problem = Some(Box::new(problem)),
                 }
             }
         }
@@ -380,15 +384,16 @@ impl Scene<'_, '_, '_> {
             )
         })?;
         let group = self.group(&draft)?;
-        let (resolved, label) = self.resolve(stage, &draft)?;
-        let target = resolved.target(&draft.sample);
-        backend::fit(&draft.api.dispatch.call, &target)?;
+        let (service, reached) = self.resolve(stage, &draft)?;
+        let backend = reached.backend(draft.sample.as_deref());
+        backend::fit(&draft.api.dispatch.call, &backend.target)?;
         let (path, variables) = Self::fill_in(stage, &group, &draft)?;
+        let resolved = &reached.resolved;
         // With a last good certificate the backend works, and its own verdict says what is wrong.
         let closed = resolved.problems.first().filter(|_| !resolved.is_usable());
-        let problem = closed.map(|problem| match &draft.backend {
-            Choice::Inline(_) => problem.clone(),
-            Choice::Service(service) => Problem::new(
+        let problem = closed.map(|problem| match draft.service() {
+            None => problem.clone(),
+            Some(service) => Problem::new(
                 "spec.backend.serviceRef",
                 Reason::BackendUnavailable,
                 format!(
@@ -398,13 +403,17 @@ impl Scene<'_, '_, '_> {
                 problem.fix.as_str(),
             ),
         });
+        let release = self.state.release(number);
         Ok(Candidate {
-            backend: wire::Backend { label, target },
-            address: resolved.address,
+            hash: release.map_or_else(Arc::default, |it| Arc::clone(&it.hash)),
+            group: Arc::clone(&group.name),
+            service,
+            backend,
+            address: Arc::clone(&reached.address),
             draft,
-            path,
+            path: path.map(Box::new),
             variables,
-            problem,
+            problem: problem.map(Box::new),
         })
     }
 
@@ -444,33 +453,37 @@ impl Scene<'_, '_, '_> {
         ))
     }
 
-    fn resolve(&mut self, stage: &Stage, draft: &Draft) -> Result<(Resolved, String), Problem> {
+    /// The BackendService, if there is one, and what it or the inline backend comes to.
+    #[allow(clippy::type_complexity)]
+    fn resolve(
+        &mut self,
+        stage: &Stage,
+        draft: &Draft,
+    ) -> Result<(Option<Arc<ObjectName>>, Cow<'a, Reached>), Problem> {
         let service = match &draft.backend {
-            Choice::Inline(backend) => {
+            Where::Inline(backend) => {
                 let from = Referrer {
                     kind: Kind::Api,
                     namespace: &self.name.namespace,
                     field: "spec.backend",
                 };
                 let resolved = self.resolver.resolve(from, backend);
-                return Ok((resolved, "inline".to_owned()));
+                return Ok((None, Cow::Owned(Reached::new("inline", resolved))));
             }
-            Choice::Service(service) => service,
+            Where::Service(service) => service,
         };
-        let resolved = self
+        let entry = self
             .service(service)
-            .ok_or_else(|| missing_service(service))?
-            .stages
-            .get(stage)
-            .ok_or_else(|| {
-                Problem::new(
-                    "spec.backend.serviceRef",
-                    Reason::BackendStageMissing,
-                    format!("BackendService {service} has no configuration for stage {stage}"),
-                    format!("add spec.stages.{stage} there"),
-                )
-            })?;
-        Ok((resolved.clone(), service.name.to_string()))
+            .ok_or_else(|| missing_service(service))?;
+        let reached = entry.stages.get(stage).ok_or_else(|| {
+            Problem::new(
+                "spec.backend.serviceRef",
+                Reason::BackendStageMissing,
+                format!("BackendService {service} has no configuration for stage {stage}"),
+                format!("add spec.stages.{stage} there"),
+            )
+        })?;
+        Ok((Some(Arc::clone(&entry.name)), Cow::Borrowed(reached)))
     }
 
     /// The backend path and the variables for the gateway to fill in.
@@ -528,7 +541,7 @@ impl Scene<'_, '_, '_> {
         Ok((path, variables))
     }
 
-    fn service(&mut self, name: &ObjectName) -> Option<&ServiceEntry> {
+    fn service(&mut self, name: &ObjectName) -> Option<&'a ServiceEntry> {
         self.resolver.trace.reads(Dep::Backend(name.clone()));
         self.view.service(name)
     }
@@ -545,7 +558,7 @@ impl Scene<'_, '_, '_> {
             let there = self.service(service).is_some();
             (!there).then(|| missing_service(service))
         };
-        let service = service_of(&draft).and_then(missing);
+        let service = draft.service().and_then(missing);
         self.group(&draft)
             .err()
             .into_iter()
@@ -601,7 +614,10 @@ pub(crate) fn settle(contenders: &[Contender<'_>], settings: &Settings) -> Vec<V
         })
         .collect();
     let outcomes = claims::settle(&entries, settings.limits.apis_per_group);
-    let mut settled: Vec<Vec<StageOutcome>> = contenders.iter().map(|_| Vec::new()).collect();
+    let mut settled: Vec<Vec<StageOutcome>> = contenders
+        .iter()
+        .map(|it| Vec::with_capacity(it.wishes.len()))
+        .collect();
     for ((at, wish), outcome) in wishes.iter().zip(outcomes) {
         let owner = |entry: usize| contenders[wishes[entry].0].name;
         let blocked = blocked(outcome, wish, owner, settings);
@@ -650,27 +666,29 @@ pub(crate) fn conclude(
     outcomes: &[StageOutcome],
     references: &[Problem],
 ) -> (Arc<ApiMemory>, Verdict) {
-    let mut serving = state.served.clone();
-    for served in serving.values_mut() {
-        served.on = false;
-    }
-    let mut problems = state.problems.clone();
-    let mut status = ApiStatus {
-        latest_release: state.releases.last().map(|newest| newest.number),
-        stages: BTreeMap::new(),
+    let off = |(stage, served): (&Stage, &Served)| {
+        (
+            stage.clone(),
+            Served {
+                on: false,
+                ..*served
+            },
+        )
     };
+    let mut serving: BTreeMap<Stage, Served> = state.served.iter().map(off).collect();
+    let mut problems = state.problems.clone();
+    let mut stages = BTreeMap::new();
     for outcome in outcomes {
         let stage = outcome.status();
         if let Some(release) = stage.release {
             serving.insert(outcome.stage.clone(), Served { release, on: true });
         }
-        let said = stage.problem.iter().filter(|it| {
+        let said = stage.problem.as_deref().filter(|it| {
             // A draft that never was valid says itself why there is no release.
             it.reason != Reason::NoRelease && !problems.contains(it)
         });
-        let said: Vec<Problem> = said.cloned().collect();
-        problems.extend(said);
-        status.stages.insert(outcome.stage.clone(), stage);
+        problems.extend(said.cloned());
+        stages.insert(outcome.stage.clone(), stage);
     }
     for problem in references {
         let same = |it: &Problem| (it.reason, &it.field) == (problem.reason, &problem.field);
@@ -678,34 +696,53 @@ pub(crate) fn conclude(
             problems.push(problem.clone());
         }
     }
+    problems.shrink_to_fit();
+    let status = ApiStatus {
+        latest_release: state.releases.last().map(|newest| newest.number),
+        stages: stages.into(),
+    };
     let verdict = Verdict::judge(problems, &state.effect(), &[], Status::Api(status));
+    let serving = ByStage::from(serving);
+    // What is the same is shared.
+    let same = serving == state.served;
+    let serving = if same { state.served.clone() } else { serving };
     (state.memory(serving), verdict)
 }
 
 /// What an Api adds to the usage of backend services.
-fn contribution(name: &ObjectName, state: &ApiState, outcomes: &[StageOutcome]) -> Contribution {
+fn contribution(name: &ObjectName, node: &ApiNode) -> Contribution {
     let mut adds = Contribution {
-        draft: state.drafted_service.clone(),
+        draft: node.state.drafted_service.clone(),
         ..Contribution::default()
     };
-    for outcome in outcomes {
+    let mut through = Vec::new();
+    for outcome in &node.outcomes {
         let stage = &outcome.stage;
         let serving = outcome.serving();
-        if let Some(service) = serving.and_then(|it| service_of(&it.draft)) {
-            adds.served.push((service.clone(), stage.clone()));
+        if let Some(service) = serving.and_then(|it| it.service.as_ref()) {
+            through.push((Arc::clone(service), stage.clone()));
         }
         let told = outcome.told.as_deref();
-        if let (Some(told), Some(service), Some(problem)) =
-            (told, told.and_then(service_of), outcome.status().problem)
-        {
+        if let (Some(told), Some(service), Some(problem)) = (
+            told,
+            told.and_then(Draft::service),
+            outcome.status().problem,
+        ) {
             let failure = BackendFailure {
                 api: name.clone(),
                 group: told.group.clone(),
-                problem,
+                problem: *problem,
             };
-            adds.failed.push((service.clone(), stage.clone(), failure));
+            let service = Arc::new(service.clone());
+            adds.failed.push((service, stage.clone(), failure));
         }
     }
+    // As is remembered, mostly.
+    adds.served = if *node.in_use == *through {
+        Arc::clone(&node.in_use)
+    } else {
+        through.into()
+    };
     adds
 }
 
@@ -754,13 +791,14 @@ pub(crate) fn try_out(
 impl World {
     /// The Apis that ask for something in a group.
     pub(crate) fn claimants(&self, group: &ObjectName) -> impl Iterator<Item = &ObjectName> {
-        self.claimants.get(group).into_iter().flatten()
+        let claimants = self.claimants.get(group).into_iter().flatten();
+        claimants.map(|id| &id.name)
     }
 
     /// How many Apis calls of a group reach.
     pub(crate) fn count_published(&self, group: &ObjectName) -> usize {
         let nodes = self.claimants(group).filter_map(|api| self.apis.get(api));
-        let reached = |node: &&ApiNode| {
+        let reached = |node: &&Box<ApiNode>| {
             let mut serving = node.outcomes.iter().filter_map(StageOutcome::serving);
             serving.any(|it| it.group() == group)
         };
@@ -768,7 +806,7 @@ impl World {
     }
 
     /// An Api asks for something in other groups than before.
-    fn claim(&mut self, api: &ObjectName, before: &[Wish], now: &[Wish]) {
+    fn claim(&mut self, api: &Arc<ObjectId>, before: &[Wish], now: &[Wish]) {
         let groups = |wishes: &[Wish]| -> BTreeSet<ObjectName> {
             wishes.iter().flat_map(Wish::groups).cloned().collect()
         };
@@ -783,7 +821,7 @@ impl World {
         }
         for group in now.difference(&before) {
             let apis = self.claimants.entry(group.clone()).or_default();
-            apis.insert(api.clone());
+            apis.insert(Arc::clone(api));
         }
     }
 
@@ -825,37 +863,42 @@ impl Step<'_> {
             let compiler = &mut *self.compiler;
             let world = &mut compiler.world;
             let Some(object) = self.objects.apis.get(&name) else {
-                let gone = world.apis.get_mut(&name);
-                let before = gone.map(|node| std::mem::take(&mut node.in_use));
-                self.note_use(&name, &before.unwrap_or_default(), &[]);
+                if let Some(gone) = world.apis.get_mut(&name) {
+                    let (id, before) = (Arc::clone(&gone.id), std::mem::take(&mut gone.in_use));
+                    self.note_use(&id, &before, &[]);
+                }
                 self.dirty.apis.insert(name);
                 continue;
             };
             let remembered = &compiler.memory.apis;
             let state = releases::judge(&name, object, remembered, &compiler.settings);
-            let in_use = releases::in_use(&name, object, remembered);
-            let before = match world.apis.get_mut(&name) {
+            let in_use =
+                releases::in_use(&name, object, remembered, state.drafted_service.as_ref());
+            let (id, before) = match world.apis.get_mut(&name) {
                 Some(node) => {
                     node.state = state;
-                    std::mem::replace(&mut node.in_use, in_use.clone())
+                    let before = std::mem::replace(&mut node.in_use, Arc::clone(&in_use));
+                    (Arc::clone(&node.id), before)
                 }
                 None => {
+                    let id = Arc::new(ObjectId::new(Kind::Api, &name));
                     let node = ApiNode {
+                        id: Arc::clone(&id),
                         settled_age: state.age,
                         state,
                         drafts: Drafts::default(),
                         wishes: Wishes::default(),
                         outcomes: Vec::new(),
-                        in_use: in_use.clone(),
+                        in_use: Arc::clone(&in_use),
                         counted: Contribution::default(),
                     };
-                    world.apis.insert(name.clone(), node);
+                    world.apis.insert(name.clone(), Box::new(node));
                     let exists = Dep::Api(name.clone());
                     self.dirty.fire(&exists, &world.readers);
-                    Vec::new()
+                    (id, Through::default())
                 }
             };
-            self.note_use(&name, &before, &in_use);
+            self.note_use(&id, &before, &in_use);
             self.dirty.apis.insert(name.clone());
             self.dirty.told.insert(name);
         }
@@ -905,7 +948,7 @@ impl Step<'_> {
             settings: &compiler.settings,
         };
         let node = world.apis.get_mut(name)?;
-        let wishes = wishes(
+        let mut wishes = wishes(
             name,
             &node.state,
             &mut node.drafts,
@@ -913,8 +956,11 @@ impl Step<'_> {
             certificates,
             &mut world.judgements,
         );
-        let id = ObjectId::new(Kind::Api, name);
-        world.readers.replace(&id, &node.wishes.deps, &wishes.deps);
+        let id = Arc::clone(&node.id);
+        let read_before = Some(&node.wishes.deps);
+        world
+            .readers
+            .replace(&id, read_before, Some(&mut wishes.deps));
         let same = node.wishes.stages == wishes.stages && node.settled_age == node.state.age;
         let same_references = node.wishes.references == wishes.references;
         let before = std::mem::replace(&mut node.wishes, wishes);
@@ -927,7 +973,7 @@ impl Step<'_> {
         }
         node.settled_age = node.state.age;
         let now = std::mem::take(&mut node.wishes.stages);
-        world.claim(name, &before.stages, &now);
+        world.claim(&id, &before.stages, &now);
         if let Some(node) = world.apis.get_mut(name) {
             node.wishes.stages = now;
         }
@@ -940,11 +986,10 @@ impl Step<'_> {
         let world = &mut self.compiler.world;
         let gone = world.apis.remove(name);
         if let Some(gone) = &gone {
-            world.claim(name, &gone.wishes.stages, &[]);
-            let id = ObjectId::new(Kind::Api, name);
+            world.claim(&gone.id, &gone.wishes.stages, &[]);
             world
                 .readers
-                .replace(&id, &gone.wishes.deps, &BTreeSet::new());
+                .replace(&gone.id, Some(&gone.wishes.deps), None);
             let exists = Dep::Api(name.clone());
             self.dirty.fire(&exists, &world.readers);
             self.count(name, &gone.counted, &Contribution::default());
@@ -966,10 +1011,12 @@ impl Step<'_> {
         let Some(node) = world.apis.get_mut(name) else {
             return;
         };
-        if node.outcomes == outcomes {
+        let same = node.outcomes == outcomes;
+        // Also when it comes to the same: the new ones share with what the Api asks for now.
+        let before = std::mem::replace(&mut node.outcomes, outcomes);
+        if same {
             return;
         }
-        let before = std::mem::replace(&mut node.outcomes, outcomes);
         let place = |it: &StageOutcome| Some((it.group()?.clone(), it.stage.clone()));
         let then: BTreeSet<_> = before.iter().filter_map(place).collect();
         let now: BTreeSet<_> = node.outcomes.iter().filter_map(place).collect();
@@ -998,7 +1045,7 @@ impl Step<'_> {
                 continue;
             };
             let (memory, verdict) = conclude(&node.state, &node.outcomes, &node.wishes.references);
-            let counted = contribution(&name, &node.state, &node.outcomes);
+            let counted = contribution(&name, node);
             let before = std::mem::take(&mut node.counted);
             self.count(&name, &before, &counted);
             if let Some(node) = self.compiler.world.apis.get_mut(&name) {

@@ -7,25 +7,38 @@ use std::{
 
 use paifang_model::{ObjectName, Stage};
 use paifang_resources::{BackendServiceSpec, DeletionPolicy, Kind};
+use paifang_snapshot::wire;
 
 use crate::{
     Accepted, BackendFailure, BackendServiceStatus, BackendStageStatus, Object, ObjectId, Problem,
     Reason, Settings, Status, Verdict,
+    admit::listed,
     backend::{Backend, Referrer, Resolved, Resolver},
     compile::Step,
-    graph::Dep,
+    graph::{Dep, Deps},
     groups::keep,
     memory::{recall, replace},
-    parse,
+    parse::{self, api::Sample},
+    releases::Through,
     settle::{InForce, Settled, effect, settle},
 };
 
 /// A backend service in force.
 #[derive(Debug)]
 pub(crate) struct ServiceEntry {
+    pub(crate) name: Arc<ObjectName>,
     /// What to call per stage.
-    pub(crate) stages: BTreeMap<Stage, Resolved>,
+    pub(crate) stages: BTreeMap<Stage, Reached>,
     pub(crate) accepted: Arc<Accepted<BackendServiceSpec>>,
+}
+
+/// A backend with its references resolved, as the Apis share it that go through it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Reached {
+    pub(crate) resolved: Resolved,
+    /// As published for an Api without a sample.
+    backend: Arc<wire::Backend>,
+    pub(crate) address: Arc<str>,
 }
 
 /// What is known of a BackendService.
@@ -36,11 +49,11 @@ pub(crate) struct ServiceNode {
     pub(crate) problems: Vec<Problem>,
     /// Whether which stages are in use plays a part.
     guarded: bool,
-    deps: BTreeSet<Dep>,
+    deps: Deps,
 }
 
 /// The published Apis that go through a BackendService, by stage, as far as they are remembered.
-pub(crate) type InUse = BTreeMap<Stage, BTreeSet<ObjectName>>;
+pub(crate) type InUse = BTreeMap<Stage, BTreeSet<Arc<ObjectId>>>;
 
 /// Who goes through a BackendService now, and who should.
 #[derive(Debug, Default)]
@@ -59,11 +72,11 @@ struct StageUsage {
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Contribution {
     /// What its draft names.
-    pub(crate) draft: Option<ObjectName>,
+    pub(crate) draft: Option<Arc<ObjectName>>,
     /// What its stages go through.
-    pub(crate) served: Vec<(ObjectName, Stage)>,
+    pub(crate) served: Through,
     /// What its stages should go through and do not.
-    pub(crate) failed: Vec<(ObjectName, Stage, BackendFailure)>,
+    pub(crate) failed: Vec<(Arc<ObjectName>, Stage, BackendFailure)>,
 }
 
 type Parsed = Settled<BackendServiceSpec, BTreeMap<Stage, Backend>>;
@@ -88,6 +101,7 @@ pub(crate) fn judge(
     let mut problems = std::mem::take(&mut settled.problems);
     let entry =
         merge(name, settled, &mut resolver, &mut problems).map(|(spec, stages)| ServiceEntry {
+            name: Arc::new(name.clone()),
             stages,
             accepted: keep(before, object.uid.clone(), spec, BTreeSet::new()),
         });
@@ -116,17 +130,31 @@ fn lost_stages(settled: &Parsed) -> Vec<Stage> {
 /// `deletionPolicy: Block` refuses an edit that would take published Apis offline.
 fn guard_stages(lost: Vec<Stage>, settled: &mut Parsed, in_use: Option<&InUse>) {
     for stage in lost {
-        if !in_use.is_some_and(|it| it.contains_key(&stage)) {
-            continue;
+        if let Some(apis) = in_use.and_then(|it| it.get(&stage)) {
+            settled.problems.push(stage_in_use(&stage, apis));
+            settled.edit = None;
         }
-        settled.problems.push(Problem::new(
-            format!("spec.stages.{stage}"),
-            Reason::StageInUse,
-            "cannot be removed: published Apis go through it, and deletionPolicy is Block",
-            "take the Apis offline in that stage first, or write `deletionPolicy: TakeOffline`",
-        ));
-        settled.edit = None;
     }
+}
+
+/// What `deletionPolicy: Block` says of a stage that published Apis go through.
+pub(crate) fn stage_in_use(stage: &Stage, apis: &BTreeSet<Arc<ObjectId>>) -> Problem {
+    let (go, them) = match apis.len() {
+        1 => ("1 published Api goes".to_owned(), "it"),
+        number => (format!("{number} published Apis go"), "them"),
+    };
+    let names = apis.iter().map(|id| id.name.clone()).collect();
+    Problem::new(
+        format!("spec.stages.{stage}"),
+        Reason::StageInUse,
+        format!(
+            "cannot be removed: {go} through it, and deletionPolicy is Block: {}",
+            listed(&names)
+        ),
+        format!(
+            "take {them} offline in {stage} first: remove it from their spec.stages; or write `deletionPolicy: TakeOffline`"
+        ),
+    )
 }
 
 /// The edit; but a stage whose references do not resolve goes on as it was, if that still resolves.
@@ -135,7 +163,7 @@ fn merge(
     settled: Parsed,
     resolver: &mut Resolver<'_, '_>,
     problems: &mut Vec<Problem>,
-) -> Option<(Arc<BackendServiceSpec>, BTreeMap<Stage, Resolved>)> {
+) -> Option<(Arc<BackendServiceSpec>, BTreeMap<Stage, Reached>)> {
     let (in_force, last) = match (settled.edit, settled.last) {
         (Some(edit), last) => (edit, last),
         (None, Some(last)) => (last, None),
@@ -154,7 +182,7 @@ fn merge(
                 .stages
                 .insert(stage.to_string(), config);
         }
-        stages.insert(stage.clone(), resolved);
+        stages.insert(stage.clone(), Reached::new(&name.name, resolved));
     }
     Some((spec, stages))
 }
@@ -184,6 +212,35 @@ fn resolve(
         field: &field,
     };
     resolver.resolve(from, backend)
+}
+
+// === impl Reached ===
+
+impl Reached {
+    /// `label` is what to show for it.
+    pub(crate) fn new(label: &str, resolved: Resolved) -> Self {
+        Self {
+            backend: Arc::new(wire::Backend {
+                label: label.to_owned(),
+                target: resolved.target(&Sample::default()),
+            }),
+            address: resolved.address.as_str().into(),
+            resolved,
+        }
+    }
+
+    /// As published for an Api with this sample, which a Mock without a body answers.
+    pub(crate) fn backend(&self, sample: Option<&Sample>) -> Arc<wire::Backend> {
+        let shared = &self.backend;
+        if let Some(sample) = sample {
+            let target = self.resolved.target(sample);
+            if target != shared.target {
+                let label = shared.label.clone();
+                return Arc::new(wire::Backend { label, target });
+            }
+        }
+        Arc::clone(shared)
+    }
 }
 
 // === impl Usage ===
@@ -225,7 +282,8 @@ impl Contribution {
     fn services(&self) -> impl Iterator<Item = &ObjectName> {
         let served = self.served.iter().map(|(service, _)| service);
         let failed = self.failed.iter().map(|(service, _, _)| service);
-        self.draft.iter().chain(served).chain(failed)
+        let all = self.draft.iter().chain(served).chain(failed);
+        all.map(|service| &**service)
     }
 }
 
@@ -265,7 +323,7 @@ impl Step<'_> {
             let world = &mut compiler.world;
             let remembered = &mut compiler.memory.backend_services;
             let object = self.objects.backend_services.get(&name);
-            let node = object.map(|object| {
+            let mut node = object.map(|object| {
                 let certificates = crate::certificates::Certificates {
                     objects: self.objects,
                     remembered: &compiler.memory.certificates,
@@ -289,11 +347,10 @@ impl Step<'_> {
                 entry.map(|entry| Arc::clone(&entry.accepted)),
             );
             let before = world.services.remove(&name);
-            let no_deps = BTreeSet::new();
             world.readers.replace(
-                &ObjectId::new(Kind::BackendService, &name),
-                before.as_ref().map_or(&no_deps, |it| &it.deps),
-                node.as_ref().map_or(&no_deps, |it| &it.deps),
+                &Arc::new(ObjectId::new(Kind::BackendService, &name)),
+                before.as_ref().map(|it| &it.deps),
+                node.as_mut().map(|it| &mut it.deps),
             );
             let same = match (&before, &node) {
                 (Some(before), Some(now)) => before.means_the_same(now),
@@ -315,16 +372,16 @@ impl Step<'_> {
     /// An Api goes through other stages of backend services than was known.
     pub(crate) fn note_use(
         &mut self,
-        api: &ObjectName,
-        before: &[(ObjectName, Stage)],
-        now: &[(ObjectName, Stage)],
+        api: &Arc<ObjectId>,
+        before: &[(Arc<ObjectName>, Stage)],
+        now: &[(Arc<ObjectName>, Stage)],
     ) {
         if before == now {
             return;
         }
         let world = &mut self.compiler.world;
         for (service, stage) in before {
-            let Some(stages) = world.in_use.get_mut(service) else {
+            let Some(stages) = world.in_use.get_mut(&**service) else {
                 continue;
             };
             if let Some(apis) = stages.get_mut(stage) {
@@ -334,16 +391,17 @@ impl Step<'_> {
                 }
             }
             if stages.is_empty() {
-                world.in_use.remove(service);
+                world.in_use.remove(&**service);
             }
         }
         for (service, stage) in now {
-            let stages = world.in_use.entry(service.clone()).or_default();
-            stages.entry(stage.clone()).or_default().insert(api.clone());
+            let stages = world.in_use.entry((**service).clone()).or_default();
+            let apis = stages.entry(stage.clone()).or_default();
+            apis.insert(Arc::clone(api));
         }
         for (service, _) in before.iter().chain(now) {
-            if world.services.get(service).is_some_and(|it| it.guarded) {
-                self.dirty.services.insert(service.clone());
+            if world.services.get(&**service).is_some_and(|it| it.guarded) {
+                self.dirty.services.insert((**service).clone());
             }
         }
     }
@@ -355,25 +413,25 @@ impl Step<'_> {
         }
         let usage = &mut self.compiler.world.usage;
         if let Some(service) = &before.draft {
-            usage.entry(service.clone()).or_default().drafts -= 1;
+            usage.entry((**service).clone()).or_default().drafts -= 1;
         }
-        for (service, stage) in &before.served {
-            let stage = usage.entry(service.clone()).or_default().stage(stage);
+        for (service, stage) in &*before.served {
+            let stage = usage.entry((**service).clone()).or_default().stage(stage);
             stage.apis -= 1;
         }
         for (service, stage, _) in &before.failed {
-            let stage = usage.entry(service.clone()).or_default().stage(stage);
+            let stage = usage.entry((**service).clone()).or_default().stage(stage);
             stage.failures.remove(api);
         }
         if let Some(service) = &now.draft {
-            usage.entry(service.clone()).or_default().drafts += 1;
+            usage.entry((**service).clone()).or_default().drafts += 1;
         }
-        for (service, stage) in &now.served {
-            let stage = usage.entry(service.clone()).or_default().stage(stage);
+        for (service, stage) in &*now.served {
+            let stage = usage.entry((**service).clone()).or_default().stage(stage);
             stage.apis += 1;
         }
         for (service, stage, failure) in &now.failed {
-            let stage = usage.entry(service.clone()).or_default().stage(stage);
+            let stage = usage.entry((**service).clone()).or_default().stage(stage);
             stage.failures.insert(api.clone(), failure.clone());
         }
         self.dirty.used.extend(before.services().cloned());

@@ -3,17 +3,22 @@
 //! Compile knows what is published, not what gateways really serve: `Programmed` and `Ready` start as unknown, and who hears from
 //! the gateways sets them with [`Verdict::programmed`]. Nothing in here is secret.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, LazyLock},
+};
 
 use paifang_model::{ObjectName, Stage};
 
-use crate::CertificateFacts;
+use crate::{ByStage, CertificateFacts};
 
 /// What compile says about one object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
-    /// `Accepted`, `ResolvedRefs`, `Programmed` and `Ready` in this order; behind them the negative ones that are true.
-    pub conditions: Vec<Condition>,
+    /// `Accepted`, `ResolvedRefs`, `Programmed` and `Ready` in this order; behind them the negative ones that are true. Shared: most
+    /// verdicts say the same.
+    pub conditions: Arc<Vec<Condition>>,
     /// Everything that is wrong, in the order of the fields.
     pub problems: Vec<Problem>,
     /// Facts for the status.
@@ -182,7 +187,7 @@ reasons! {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Status {
     /// Of an ApiGroup.
-    ApiGroup(GroupStatus),
+    ApiGroup(Box<GroupStatus>),
     /// Of a BackendService.
     BackendService(BackendServiceStatus),
     /// Of an Api.
@@ -245,7 +250,7 @@ pub struct ApiStatus {
     /// Number of the newest release.
     pub latest_release: Option<u64>,
     /// Every stage it lists.
-    pub stages: BTreeMap<Stage, StageStatus>,
+    pub stages: ByStage<StageStatus>,
 }
 
 /// One stage of an Api.
@@ -254,15 +259,15 @@ pub struct StageStatus {
     /// The release that is published; none means offline.
     pub release: Option<u64>,
     /// Hash of its content.
-    pub hash: Option<String>,
+    pub hash: Option<Arc<str>>,
     /// The ApiGroup it is published in.
-    pub group: Option<ObjectName>,
+    pub group: Option<Arc<ObjectName>>,
     /// The BackendService it goes through; none when its backend is inline.
-    pub service: Option<ObjectName>,
+    pub service: Option<Arc<ObjectName>>,
     /// Where it goes: the backend's address in this stage.
-    pub address: Option<String>,
+    pub address: Option<Arc<str>>,
     /// Why what was asked for is not published. With a release beside it, the release that the stage had before goes on.
-    pub problem: Option<Problem>,
+    pub problem: Option<Box<Problem>>,
 }
 
 /// Facts about an App.
@@ -383,20 +388,11 @@ impl Verdict {
         notes: &[String],
         status: Status,
     ) -> Self {
-        let mut conditions = vec![
-            positive(ConditionKind::Accepted, &problems, effect, notes),
-            positive(ConditionKind::ResolvedRefs, &problems, "", &[]),
-        ];
-        conditions.push(Condition {
-            kind: ConditionKind::Programmed,
-            status: ConditionStatus::Unknown,
-            reason: "Pending",
-            message: "waiting for the gateways".to_owned(),
-        });
-        conditions.push(ready(&conditions, &problems));
-        for kind in [ConditionKind::Conflicted, ConditionKind::PartiallyInvalid] {
-            conditions.extend(negative(kind, &problems));
-        }
+        let conditions = if problems.is_empty() && notes.is_empty() {
+            Arc::clone(&NOTHING_WRONG)
+        } else {
+            Arc::new(conditions(&problems, effect, notes))
+        };
         Self {
             conditions,
             problems,
@@ -419,7 +415,8 @@ impl Verdict {
     /// Sets `Programmed`, and `Ready` with it, to what the gateways report.
     pub fn programmed(&mut self, reported: bool, message: impl Into<String>) {
         let message = message.into();
-        for condition in &mut self.conditions {
+        let conditions = Arc::make_mut(&mut self.conditions);
+        for condition in &mut *conditions {
             if condition.kind == ConditionKind::Programmed {
                 condition.status = if reported {
                     ConditionStatus::True
@@ -430,15 +427,36 @@ impl Verdict {
                 condition.message.clone_from(&message);
             }
         }
-        let ready = ready(&self.conditions, &self.problems);
-        if let Some(condition) = self
-            .conditions
+        let ready = ready(conditions, &self.problems);
+        if let Some(condition) = conditions
             .iter_mut()
             .find(|condition| condition.kind == ConditionKind::Ready)
         {
             *condition = ready;
         }
     }
+}
+
+/// The conditions of what nothing is wrong with.
+static NOTHING_WRONG: LazyLock<Arc<Vec<Condition>>> =
+    LazyLock::new(|| Arc::new(conditions(&[], "", &[])));
+
+fn conditions(problems: &[Problem], effect: &str, notes: &[String]) -> Vec<Condition> {
+    let mut conditions = vec![
+        positive(ConditionKind::Accepted, problems, effect, notes),
+        positive(ConditionKind::ResolvedRefs, problems, "", &[]),
+    ];
+    conditions.push(Condition {
+        kind: ConditionKind::Programmed,
+        status: ConditionStatus::Unknown,
+        reason: "Pending",
+        message: "waiting for the gateways".to_owned(),
+    });
+    conditions.push(ready(&conditions, problems));
+    for kind in [ConditionKind::Conflicted, ConditionKind::PartiallyInvalid] {
+        conditions.extend(negative(kind, problems));
+    }
+    conditions
 }
 
 fn of(kind: ConditionKind, problems: &[Problem]) -> impl Iterator<Item = &Problem> {

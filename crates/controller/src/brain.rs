@@ -471,22 +471,18 @@ impl Brain {
             update.extend(later);
         }
         self.unsettled = update.unsettled;
-        for id in touched
-            .objects
-            .iter()
-            .filter(|id| id.kind == Kind::BackendService)
-        {
-            note_service(&mut self.updates, world, id, first);
+        // What is in force counts: an edit that is refused changes nothing.
+        let remembered = update.memory.iter();
+        let services = remembered.filter_map(|key| match key {
+            MemoryKey::Object(id) if id.kind == Kind::BackendService => Some(&id.name),
+            _ => None,
+        });
+        for name in services {
+            note_service(&mut self.updates, world, compiler, name, first);
         }
         if first {
-            let services = world.objects.backend_services.keys();
-            for name in services {
-                note_service(
-                    &mut self.updates,
-                    world,
-                    &ObjectId::new(Kind::BackendService, name),
-                    first,
-                );
+            for name in compiler.memory().backend_services.keys() {
+                note_service(&mut self.updates, world, compiler, name, first);
             }
             self.pending
                 .groups
@@ -504,7 +500,7 @@ impl Brain {
             .into_iter()
             .filter_map(|make| {
                 let facts = world.facts.get(&ObjectId::new(Kind::App, &make.app))?;
-                Some((make, facts.uid.clone()))
+                Some((make, facts.uid.to_string()))
             })
             .collect();
         drop(shared);
@@ -579,15 +575,18 @@ impl Brain {
     }
 }
 
-fn note_service(updates: &mut Updates, world: &World, id: &ObjectId, first: bool) {
-    let object = world.objects.backend_services.get(&id.name);
-    let generation = world.facts.get(id).map_or(0, |facts| facts.generation);
-    let spec = object.and_then(|object| object.spec());
-    // A spec that cannot be read changes nothing that is in force.
-    if object.is_some() && spec.is_none() {
-        return;
-    }
-    updates.service(&id.name, spec.map(|spec| (&**spec, generation)), first);
+fn note_service(
+    updates: &mut Updates,
+    world: &World,
+    compiler: &Compiler,
+    name: &ObjectName,
+    first: bool,
+) {
+    let id = ObjectId::new(Kind::BackendService, name);
+    let generation = world.facts.get(&id).map_or(0, |facts| facts.generation);
+    let in_force = compiler.memory().backend_services.get(name);
+    let spec = in_force.map(|it| (&*it.spec, generation));
+    updates.service(name, spec, first);
 }
 
 fn apply(world: &mut World, event: Event, effect: &mut Effect) {

@@ -25,7 +25,7 @@ pub(crate) struct Seen {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Facts {
     /// `metadata.uid`.
-    pub(crate) uid: String,
+    pub(crate) uid: Arc<str>,
     /// `metadata.generation`: raised by every edit of the spec.
     pub(crate) generation: i64,
     /// `metadata.creationTimestamp`.
@@ -51,7 +51,7 @@ impl Seen {
         Some(Self {
             id: ObjectId { kind, name },
             facts: Facts {
-                uid: metadata.uid.unwrap_or_default(),
+                uid: metadata.uid.unwrap_or_default().into(),
                 generation: metadata.generation.unwrap_or_default(),
                 created: metadata.creation_timestamp,
                 deleting: metadata.deletion_timestamp.is_some(),
@@ -96,7 +96,7 @@ impl Seen {
 
     fn object<S: serde::de::DeserializeOwned>(&self) -> Object<S> {
         Object {
-            uid: Some(self.facts.uid.clone()),
+            uid: Some(Arc::clone(&self.facts.uid)),
             created: self.facts.created.clone(),
             written: match S::deserialize(&self.spec) {
                 Ok(spec) => Written::Spec(Arc::new(spec)),

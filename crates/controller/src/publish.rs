@@ -809,7 +809,7 @@ mod tests {
         let mut content = group("g", 200);
         let first = plan(&mut shelf, Some(&content), "g");
         write(&mut shelf, first);
-        content.apis[77].release = 2;
+        Arc::make_mut(&mut content.apis[77]).release = 2;
         let second = plan(&mut shelf, Some(&content), "g");
         assert_eq!((second.parts.len(), second.manifests.len()), (1, 1));
         assert_eq!(second.manifests[0].version.as_deref(), Some("1"));
@@ -854,7 +854,7 @@ mod tests {
         let mut content = group("g", 3);
         let first = plan(&mut shelf, Some(&content), "g");
         write(&mut shelf, first);
-        content.apis[0].release = 2;
+        Arc::make_mut(&mut content.apis[0]).release = 2;
         let second = plan(&mut shelf, Some(&content), "g");
         write(&mut shelf, second);
         let fleet = Fleet::default();

@@ -194,12 +194,12 @@ impl View<'_> {
             state,
             reason: facts.problem.as_ref().map(|it| it.reason.to_string()),
             release: facts.release,
-            hash: facts.hash.clone(),
+            hash: facts.hash.as_deref().map(str::to_owned),
             since: None,
             gateways: facts
                 .release
                 .map(|_| format!("{}/{}", reach.serving, reach.ready)),
-            address: facts.address.clone(),
+            address: facts.address.as_deref().map(str::to_owned),
         };
         let old = before
             .and_then(|it| serde_json::from_value::<resources::ApiStageStatus>(it.clone()).ok());

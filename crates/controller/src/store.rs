@@ -24,8 +24,8 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     core::ObjectMeta,
 };
-use paifang_compiler::{ApiMemory, Kind, Memory, MemoryKey, ObjectId, Release};
-use paifang_model::{ObjectName, Stage};
+use paifang_compiler::{ApiMemory, ByStage, Kind, Memory, MemoryKey, ObjectId, Release};
+use paifang_model::ObjectName;
 use paifang_resources::API_VERSION;
 use paifang_snapshot::published::{self, GroupManifest};
 use serde_json::{Value, json};
@@ -145,7 +145,7 @@ impl Found {
         let release: Release = serde_json::from_value(data)?;
         let api = self.memory.apis.entry(id.name).or_default();
         let api = Arc::make_mut(api);
-        api.uid = uid;
+        api.uid = uid.map(Into::into);
         let at = api
             .releases
             .partition_point(|it| it.number < release.number);
@@ -250,7 +250,7 @@ fn api_changes(id: &ObjectId, uid: &str, api: &ApiMemory, before: &Stored) -> (V
             None => {
                 let mut revision = revision(id, uid, number, json!(&**release));
                 let annotations = revision.metadata.annotations.get_or_insert_default();
-                annotations.insert(HASH.to_owned(), release.hash.clone());
+                annotations.insert(HASH.to_owned(), release.hash.to_string());
                 annotations.insert(STAGES.to_owned(), stages.clone());
                 annotations.insert(SERVING.to_owned(), serving.clone());
                 let name = revision.metadata.name.clone().unwrap_or_default();
@@ -297,7 +297,7 @@ fn left_over(id: &ObjectId, before: &Stored, after: &Stored) -> Vec<Write> {
         .collect()
 }
 
-fn annotation<T: serde::Serialize>(stages: &BTreeMap<Stage, T>) -> String {
+fn annotation<T: serde::Serialize>(stages: &ByStage<T>) -> String {
     serde_json::to_string(stages).unwrap_or_default()
 }
 
@@ -449,24 +449,26 @@ mod tests {
         });
         Arc::new(Release {
             number,
-            hash: format!("{number:064}"),
+            hash: format!("{number:064}").into(),
             spec: serde_json::from_value(spec).unwrap(),
         })
     }
 
     fn memory(releases: &[u64], serving: u64) -> Memory {
-        let stage: Stage = "RELEASE".parse().unwrap();
+        let stage: paifang_model::Stage = "RELEASE".parse().unwrap();
         let api = ApiMemory {
-            uid: Some("u".to_owned()),
+            uid: Some("u".into()),
             releases: releases.iter().map(|number| release(*number)).collect(),
-            stages: BTreeMap::from([(stage.clone(), None)]),
-            serving: BTreeMap::from([(
+            stages: [(stage.clone(), None)].into_iter().collect(),
+            serving: [(
                 stage,
                 Served {
                     release: serving,
                     on: true,
                 },
-            )]),
+            )]
+            .into_iter()
+            .collect(),
         };
         let mut memory = Memory::default();
         memory

@@ -58,7 +58,7 @@ pub(crate) fn status(outcome: &Outcome) -> String {
     let mut text = String::new();
     for (id, verdict) in &outcome.verdicts {
         let _ = writeln!(text, "{id}");
-        for condition in &verdict.conditions {
+        for condition in verdict.conditions.iter() {
             let _ = write!(
                 text,
                 "  {:<16} {:<8} {}",

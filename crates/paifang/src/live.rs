@@ -326,7 +326,7 @@ fn status(outcome: &mut Outcome, applied: &Applied) {
             None => verdict.programmed(true, format!("in service as {}", applied.version)),
             Some(problem) => verdict.programmed(false, &problem.message),
         }
-        for condition in &verdict.conditions {
+        for condition in verdict.conditions.iter() {
             tracing::debug!(
                 object = %id,
                 condition = condition.kind.as_str(),

@@ -148,7 +148,7 @@ fn group(at: usize, apis: &[usize]) -> wire::Group {
         https_policy: HttpsPolicy::Http2Tls13,
         filter_app_code: false,
         domains: Vec::new(),
-        apis: apis.iter().map(|&at| api(at)).collect(),
+        apis: apis.iter().map(|&at| Arc::new(api(at))).collect(),
         routes: (0..apis.len())
             .map(|at| wire::Route {
                 stage: stage.clone(),
@@ -160,12 +160,14 @@ fn group(at: usize, apis: &[usize]) -> wire::Group {
         backends: (0..10).map(backend).collect(),
         grants: apis
             .iter()
-            .map(|&at| wire::Grant {
-                app: app(),
-                stage: stage.clone(),
-                api: Some(api_name(at)),
-                expires_at_ms: None,
-                authorization: ObjectName::new("load", "all"),
+            .map(|&at| {
+                Arc::new(wire::Grant {
+                    app: app(),
+                    stage: stage.clone(),
+                    api: Some(api_name(at)),
+                    expires_at_ms: None,
+                    authorization: ObjectName::new("load", "all"),
+                })
             })
             .collect(),
     }
@@ -228,7 +230,7 @@ fn api(at: usize) -> wire::Api {
         name: api_name(at),
         display_name: format!("getForecast{at:06}"),
         release: 3,
-        hash: format!("{at:064x}"),
+        hash: format!("{at:064x}").into(),
         kind: wire::ApiKind::Common,
         protocols: [Protocol::Http, Protocol::Https].into_iter().collect(),
         method: Method::Get,

@@ -3,7 +3,7 @@
 //! Everything in here is ordered and free of secrets, so that equal configuration gives equal bytes. A reader accepts its own
 //! [`FORMAT`] and the one before.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use paifang_model::{
     Address, BasePath, HostPattern, HttpsPolicy, Location, Method, ObjectName, ParameterType,
@@ -38,14 +38,14 @@ pub struct Group {
     pub filter_app_code: bool,
     /// Bound domains, ordered by host.
     pub domains: Vec<Domain>,
-    /// Every release that some stage serves, ordered by name, then number.
-    pub apis: Vec<Api>,
+    /// Every release that some stage serves, ordered by name, then number. Shared: most are the same in the next version of the group.
+    pub apis: Vec<Arc<Api>>,
     /// Which release each stage serves through which backend, ordered by stage, then Api.
     pub routes: Vec<Route>,
     /// Backends that routes name by position.
     pub backends: Vec<Backend>,
     /// Who may call what, ordered.
-    pub grants: Vec<Grant>,
+    pub grants: Vec<Arc<Grant>>,
 }
 
 /// The automatic host names of a group, without port (Ref §8.1).
@@ -104,7 +104,7 @@ pub struct Api {
     /// Number of the release.
     pub release: u64,
     /// Hash of the release's content, hexadecimal.
-    pub hash: String,
+    pub hash: Arc<str>,
     /// What a call of it does.
     pub kind: ApiKind,
     /// Protocols it may be called over.

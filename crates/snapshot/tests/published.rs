@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::PathBuf,
+    sync::Arc,
 };
 
 use paifang_model::{ObjectName, Redacted, Stage};
@@ -117,7 +118,7 @@ impl Plan {
             .collect();
         group.routes = routes;
         group.backends = backends;
-        group.grants = grants.collect();
+        group.grants = grants.map(Arc::new).collect();
         group.grants.sort();
         group
     }
@@ -195,7 +196,7 @@ proptest! {
     #[test]
     fn numbers_travel_to_the_last_bit(low in prop::num::f64::NORMAL | prop::num::f64::SUBNORMAL | prop::num::f64::ZERO, high in any::<i64>()) {
         let mut group = Plan::of(1).group();
-        let rules = &mut group.apis[0].parameters[1].rules;
+        let rules = &mut Arc::make_mut(&mut group.apis[0]).parameters[1].rules;
         rules.minimum = Some(wire::Number::Real(low));
         rules.maximum = Some(wire::Number::Integer(high));
         let came = assemble(&publish(&group)).unwrap();

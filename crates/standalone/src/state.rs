@@ -24,6 +24,7 @@ use std::{
     fs::{self, File, TryLockError},
     io::{self, Write as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use paifang_compiler::{Kind, Memory, MemoryKey, ObjectId, Secret};
@@ -219,11 +220,11 @@ impl State {
     /// Releases first, then what names them, then those that nobody names any more.
     fn put_api(&self, name: &ObjectName, before: &Memory, memory: &Memory, batch: &mut Batch) {
         let folder = self.folder_of_api(name);
-        let numbers = |memory: &Memory| -> BTreeMap<u64, String> {
+        let numbers = |memory: &Memory| -> BTreeMap<u64, Arc<str>> {
             let releases = memory.apis.get(name).map(|api| api.releases.as_slice());
             let releases = releases.unwrap_or_default().iter();
             releases
-                .map(|release| (release.number, release.hash.clone()))
+                .map(|release| (release.number, Arc::clone(&release.hash)))
                 .collect()
         };
         let Some(api) = memory.apis.get(name) else {

@@ -1,6 +1,9 @@
 //! Api: the draft, or the stored content of a release.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use paifang_model::{
     Location, Method, ObjectName, PathTemplate, Protocol, Segment, Stage, SystemParameter,
@@ -97,7 +100,7 @@ pub(crate) fn parse(name: &ObjectName, spec: &ApiSpec, check: &mut Check<'_>) ->
             name: name.clone(),
             display_name: spec.display_name.clone().unwrap_or_default(),
             release: 0,
-            hash: String::new(),
+            hash: Arc::default(),
             kind: match spec.request.kind {
                 RequestKind::Common => wire::ApiKind::Common,
                 RequestKind::Register => wire::ApiKind::Register,

@@ -107,7 +107,7 @@ fn put<S: DeserializeOwned>(
         Err(error) => Written::Malformed(vec![Problem::new("spec", Reason::Malformed, error, "")]),
     };
     let object = Object {
-        uid: meta["uid"].as_str().map(str::to_owned),
+        uid: meta["uid"].as_str().map(Into::into),
         created: serde_json::from_value(meta["creationTimestamp"].clone()).ok(),
         written,
     };

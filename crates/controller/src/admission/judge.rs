@@ -148,7 +148,7 @@ fn object<S: DeserializeOwned>(thing: &Thing) -> Result<Object<S>, Problem> {
         )
     })?;
     Ok(Object {
-        uid: metadata.uid.clone(),
+        uid: metadata.uid.as_deref().map(Into::into),
         created: metadata.creation_timestamp.clone(),
         written: Written::Spec(Arc::new(spec)),
     })

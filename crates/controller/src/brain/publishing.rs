@@ -67,7 +67,7 @@ impl Brain {
             };
             for id in states {
                 let stored = self.stored.remove(&id).unwrap_or_default();
-                let uid = shared.world.facts.get(&id).map(|facts| facts.uid.as_str());
+                let uid = shared.world.facts.get(&id).map(|facts| &*facts.uid);
                 let (writes, after) = store::changes(&id, uid, compiler.memory(), &stored);
                 if uid.is_some() {
                     self.stored.insert(id.clone(), after);

@@ -103,7 +103,7 @@ impl Brain {
             };
             started += 1;
             self.under_way.insert(id.clone());
-            let uid = facts.uid.clone();
+            let uid = facts.uid.to_string();
             let (client, leading) = (self.client.clone(), self.leading.clone());
             self.writing.spawn(async move {
                 let result = write::status(&client, &leading, &id, &uid, &stated).await;

@@ -1,6 +1,9 @@
 //! BackendServices: how far a change of an address is, as the cloud product's console shows it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use paifang_compiler::{BackendServiceStatus, ObjectId, Status};
@@ -17,15 +20,16 @@ const ROWS: usize = 100;
 /// Which Apis go through which stage of which service, and when a stage's configuration was changed.
 #[derive(Debug, Default)]
 pub(crate) struct Updates {
-    through: BTreeMap<ObjectName, BTreeMap<Stage, BTreeSet<ObjectName>>>,
-    by_api: BTreeMap<ObjectName, BTreeSet<(ObjectName, Stage)>>,
+    through: BTreeMap<ObjectName, BTreeMap<Stage, BTreeSet<Arc<ObjectName>>>>,
+    by_api: BTreeMap<Arc<ObjectName>, Vec<(Arc<ObjectName>, Stage)>>,
     configs: BTreeMap<ObjectName, BTreeMap<String, Config>>,
 }
 
-/// The configuration of a stage: which, and since which generation.
+/// The configuration of a stage that is in force: which, and since which generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Config {
-    hash: Hash,
+    /// None when it was taken away.
+    hash: Option<Hash>,
     generation: i64,
     /// Whether this process saw it change; what it found at its start may be older.
     seen: bool,
@@ -40,33 +44,33 @@ impl Updates {
         api: &ObjectName,
         status: Option<&Status>,
     ) -> BTreeSet<ObjectName> {
-        let mut now = BTreeSet::new();
+        let mut now = Vec::new();
         if let Some(Status::Api(facts)) = status {
             for (stage, facts) in &facts.stages {
                 let service = facts.service.as_ref().filter(|_| facts.release.is_some());
-                now.extend(service.map(|service| (service.clone(), stage.clone())));
+                now.extend(service.map(|service| (Arc::clone(service), stage.clone())));
             }
         }
-        let before = self.by_api.remove(api).unwrap_or_default();
-        for (service, stage) in before.difference(&now) {
-            if let Some(apis) = self
-                .through
-                .get_mut(service)
-                .and_then(|it| it.get_mut(stage))
-            {
-                apis.remove(api);
+        now.shrink_to_fit();
+        let (api, before) = match self.by_api.remove_entry(api) {
+            Some(known) => known,
+            None => (Arc::new(api.clone()), Vec::new()),
+        };
+        for (service, stage) in before.iter().filter(|it| !now.contains(it)) {
+            let stages = self.through.get_mut(&**service);
+            if let Some(apis) = stages.and_then(|it| it.get_mut(stage)) {
+                apis.remove(&api);
             }
         }
-        for (service, stage) in now.difference(&before) {
-            let stages = self.through.entry(service.clone()).or_default();
-            stages.entry(stage.clone()).or_default().insert(api.clone());
+        for (service, stage) in now.iter().filter(|it| !before.contains(it)) {
+            let stages = self.through.entry((**service).clone()).or_default();
+            let apis = stages.entry(stage.clone()).or_default();
+            apis.insert(Arc::clone(&api));
         }
-        let concerned = before
-            .union(&now)
-            .map(|(service, _)| service.clone())
-            .collect();
+        let both = before.iter().chain(&now);
+        let concerned = both.map(|(service, _)| (**service).clone()).collect();
         if !now.is_empty() {
-            self.by_api.insert(api.clone(), now);
+            self.by_api.insert(api, now);
         }
         concerned
     }
@@ -77,10 +81,10 @@ impl Updates {
             .get(api)
             .into_iter()
             .flatten()
-            .map(|(service, _)| service)
+            .map(|(service, _)| &**service)
     }
 
-    /// A service as it is written now; none when it is gone. At the start, `first` holds.
+    /// A service as it is in force now; none when it is not, or gone. At the start, `first` holds.
     pub(crate) fn service(
         &mut self,
         name: &ObjectName,
@@ -93,20 +97,25 @@ impl Updates {
             return;
         };
         let known = self.configs.entry(name.clone()).or_default();
-        let mut now = BTreeMap::new();
-        for (stage, config) in &spec.stages {
-            let hash = Hash::of(&serde_json::to_vec(config).unwrap_or_default());
-            let config = match known.get(stage) {
-                Some(same) if same.hash == hash => same.clone(),
-                _ => Config {
-                    hash,
-                    generation,
-                    seen: !first,
-                },
-            };
-            now.insert(stage.clone(), config);
+        let hash = |config| Hash::of(&serde_json::to_vec(config).unwrap_or_default());
+        let written = spec.stages.iter();
+        let mut now: BTreeMap<String, Option<Hash>> = written
+            .map(|(stage, config)| (stage.clone(), Some(hash(config))))
+            .collect();
+        for stage in known.keys().filter(|it| !spec.stages.contains_key(*it)) {
+            now.insert(stage.clone(), None);
         }
-        *known = now;
+        for (stage, hash) in now {
+            if known.get(&stage).is_some_and(|it| it.hash == hash) {
+                continue;
+            }
+            let config = Config {
+                hash,
+                generation,
+                seen: !first,
+            };
+            known.insert(stage, config);
+        }
     }
 }
 
@@ -150,7 +159,7 @@ fn update(
         kind: paifang_compiler::Kind::BackendService,
         name: name.clone(),
     })?;
-    // A stage that is not there any more was removed by the present generation, unless the status knows better.
+    // A stage that was not there when this process began was removed by the present generation, unless the status knows better.
     let generation = match (config, &old) {
         (Some(config), _) if config.seen => config.generation,
         (_, Some(old)) => old.generation,
@@ -162,6 +171,8 @@ fn update(
         return None;
     }
     let old = old.filter(|old| old.generation == generation);
+    // What is over is over: what becomes of an Api later is no part of this change.
+    let ended = old.as_ref().and_then(|old| old.finished_at.clone());
     let failed = u32::try_from(facts.failures.len()).unwrap_or(u32::MAX);
     let mut update = resources::BackendUpdate {
         generation,
@@ -178,8 +189,19 @@ fn update(
         .into_iter()
         .flatten()
     {
-        let reach = view.api_reach(api, stage);
-        match reach {
+        // One that goes on with an older release and cannot get the one it is told counts once, as failed.
+        if facts
+            .failures
+            .binary_search_by(|it| it.api.cmp(api))
+            .is_ok()
+        {
+            continue;
+        }
+        if ended.is_some() {
+            update.succeeded += 1;
+            continue;
+        }
+        match view.api_reach(api, stage) {
             Some(reach) if reach.is_complete() => update.succeeded += 1,
             Some(reach) if reach.published => update.in_progress += 1,
             _ => update.waiting += 1,
@@ -190,7 +212,6 @@ fn update(
         .started_at
         .get_or_insert(Time(whole_seconds(view.now)));
     if update.in_progress + update.waiting == 0 {
-        let ended = old.and_then(|old| old.finished_at);
         update.finished_at = ended.or(Some(Time(whole_seconds(view.now))));
     }
     Some(update)

@@ -123,7 +123,10 @@ impl View<'_> {
         facts: &StageStatus,
     ) -> Reach {
         // One that is offline was in the group that its spec names, if in any.
-        let group = facts.group.clone().or_else(|| self.group_of(api));
+        let group = facts
+            .group
+            .clone()
+            .or_else(|| self.group_of(api).map(Arc::new));
         let Some(group) = &group else {
             return Reach::nothing("not published in this stage");
         };
@@ -254,7 +257,7 @@ fn served<'g>(group: &'g wire::Group, api: &ObjectName, stage: &Stage) -> Served
             let backend = usize::try_from(route.backend)
                 .ok()
                 .and_then(|at| group.backends.get(at));
-            served.push((api, backend, &route.variables));
+            served.push((&**api, backend, &route.variables));
         }
     }
     served

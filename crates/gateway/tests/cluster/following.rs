@@ -125,20 +125,20 @@ fn revoking_counts_at_once() {
     let site = Site::new(ControlPlane::shared());
     let running = site.gateway();
     let mut secured = group("g", "secret", None);
-    secured.apis[0].auth = Auth::App(
+    Arc::make_mut(&mut secured.apis[0]).auth = Auth::App(
         serde_json::from_value(json!({
             "appCode": "Header", "allowSha1": false, "allowSha256": true, "requireNonce": false,
         }))
         .unwrap(),
     );
     let app = paifang_model::ObjectName::new("ns", "app");
-    secured.grants.push(Grant {
+    secured.grants.push(Arc::new(Grant {
         app: app.clone(),
         stage: "RELEASE".parse().unwrap(),
         api: None,
         expires_at_ms: None,
         authorization: app.clone(),
-    });
+    }));
     site.publish(&secured, &none());
     let apps = Apps {
         format: 1,

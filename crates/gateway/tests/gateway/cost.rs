@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use paifang_snapshot::wire::{Backend, HttpTarget, Route, Snapshot, Target};
+use paifang_snapshot::wire::{Api, Backend, HttpTarget, Route, Snapshot, Target};
 
 use crate::support::*;
 
@@ -22,12 +22,12 @@ fn large(number: usize, apis: usize, generation: usize) -> paifang_snapshot::wir
     group.routes.clear();
     group.backends.clear();
     for at in 0..apis {
-        let mut api = like.clone();
+        let mut api = Api::clone(&like);
         api.name = name(&format!("g{number:04}-a{at:04}"));
         api.release = generation as u64;
         api.path = format!("/a{at}/[id]").parse().unwrap();
         api.parameters.clear();
-        group.apis.push(api);
+        group.apis.push(Arc::new(api));
         group.backends.push(Backend {
             label: format!("b{at}"),
             target: Target::Http(HttpTarget {

@@ -94,7 +94,7 @@ fn api(name: &str, path: &str) -> Api {
         name: self::name(name),
         display_name: String::new(),
         release: 3,
-        hash: "cafe".to_owned(),
+        hash: "cafe".into(),
         kind: ApiKind::Common,
         protocols: [Protocol::Http, Protocol::Https].into_iter().collect(),
         method: Method::Any,
@@ -147,7 +147,10 @@ pub(crate) fn group(domains: Vec<Domain>, body: &str, backend: SocketAddr) -> Gr
         https_policy: HttpsPolicy::Http2Tls13,
         filter_app_code: false,
         domains,
-        apis: vec![api("echo", "/echo/*"), api("mock", "/mock")],
+        apis: vec![
+            Arc::new(api("echo", "/echo/*")),
+            Arc::new(api("mock", "/mock")),
+        ],
         routes: vec![route(0), route(1)],
         backends: vec![
             Backend {

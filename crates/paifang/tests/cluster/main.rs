@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "this is a test, its helpers too")]
 
 mod access;
+mod batch;
 mod changes;
 mod faults;
 mod objects;

@@ -23,6 +23,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// A control plane with Paifang on it.
 pub(crate) struct Site {
     plane: Plane,
+    /// Where its controller answers the API server's questions, if they are asked.
+    webhook: Option<SocketAddr>,
     pub(crate) controllers: Mutex<Vec<Program>>,
     pub(crate) gateways: Vec<Gateway>,
 }
@@ -52,19 +54,30 @@ impl Site {
     /// The site that tests share: one controller, two gateways.
     pub(crate) fn shared() -> &'static Self {
         static SHARED: OnceLock<Site> = OnceLock::new();
-        SHARED.get_or_init(|| Self::on(Plane::Shared(ControlPlane::shared()), 1, 2))
+        SHARED.get_or_init(|| Self::on(Plane::Shared(ControlPlane::shared()), None, 1, 2))
     }
 
     /// One of the test's own, for what disturbs others.
     pub(crate) fn start(controllers: usize, gateways: usize) -> Self {
         let plane = ControlPlane::start().unwrap();
         plane.start_controllers().unwrap();
-        Self::on(Plane::Own(Box::new(plane)), controllers, gateways)
+        Self::on(Plane::Own(Box::new(plane)), None, controllers, gateways)
     }
 
-    fn on(plane: Plane, controllers: usize, gateways: usize) -> Self {
+    /// One of the test's own, whose API server asks the one controller before it takes an object.
+    pub(crate) fn start_asking(gateways: usize) -> Self {
+        let plane = ControlPlane::start().unwrap();
+        plane.start_controllers().unwrap();
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let webhook = free.local_addr().unwrap();
+        drop(free);
+        Self::on(Plane::Own(Box::new(plane)), Some(webhook), 1, gateways)
+    }
+
+    fn on(plane: Plane, webhook: Option<SocketAddr>, controllers: usize, gateways: usize) -> Self {
         let mut site = Self {
             plane,
+            webhook,
             controllers: Mutex::default(),
             gateways: Vec::new(),
         };
@@ -118,13 +131,16 @@ impl Site {
         ])
         .current_dir(repository());
         let rendered = run(&mut helm).unwrap();
-        let wanted = [
+        let mut wanted = vec![
             "ServiceAccount",
             "Role",
             "RoleBinding",
             "ClusterRole",
             "ClusterRoleBinding",
         ];
+        if self.webhook.is_some() {
+            wanted.push("ValidatingWebhookConfiguration");
+        }
         let documents: Vec<&str> = rendered
             .split("\n---\n")
             .filter(|document| {
@@ -140,6 +156,26 @@ impl Site {
             documents.len()
         );
         plane.apply(NAMESPACE, &documents.join("\n---\n")).unwrap();
+        if let Some(webhook) = self.webhook {
+            self.lead_to(webhook);
+        }
+    }
+
+    /// The chart's webhook, but by a Service that stands for a name: of this machine, where no kube-proxy runs.
+    fn lead_to(&self, webhook: SocketAddr) {
+        let plane = self.plane();
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "paifang-webhook"},
+            "spec": {"type": "ExternalName", "externalName": "localhost"},
+        });
+        let services = format!("/api/v1/namespaces/{NAMESPACE}/services");
+        plane.ask("POST", &services, &service).unwrap();
+        let path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/paifang";
+        let mut configuration = plane.ask("GET", path, &Value::Null).unwrap();
+        for hook in configuration["webhooks"].as_array_mut().unwrap() {
+            hook["clientConfig"]["service"]["port"] = webhook.port().into();
+        }
+        plane.ask("PUT", path, &configuration).unwrap();
     }
 
     /// One more controller, with the permissions of the chart.
@@ -157,7 +193,7 @@ impl Site {
                 "--namespace",
                 NAMESPACE,
                 "--webhook",
-                "off",
+                &self.webhook.map_or("off".to_owned(), |it| it.to_string()),
                 "--allow-loopback-backends",
             ])
             .args([

@@ -1,6 +1,9 @@
 //! A group as pieces, and put together again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use paifang_model::{ObjectName, Stage};
 use serde::{Deserialize, Serialize};
@@ -58,12 +61,12 @@ struct Run {
 #[derive(Serialize, Deserialize)]
 struct Grants {
     instance: String,
-    grants: Vec<wire::Grant>,
+    grants: Vec<Arc<wire::Grant>>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
 struct Entry {
-    api: wire::Api,
+    api: Arc<wire::Api>,
     routes: Vec<Route>,
 }
 
@@ -291,7 +294,7 @@ fn entries(group: &wire::Group) -> Vec<Entry> {
         .apis
         .iter()
         .map(|api| Entry {
-            api: api.clone(),
+            api: Arc::clone(api),
             routes: Vec::new(),
         })
         .collect();

@@ -423,7 +423,7 @@ fn bare(wire: &wire::Api) -> Api {
             name => name.into(),
         },
         release: wire.release,
-        hash: wire.hash.as_str().into(),
+        hash: Arc::clone(&wire.hash),
         kind: wire.kind,
         protocols: wire.protocols,
         method: wire.method,

@@ -562,10 +562,10 @@ fn what_a_change_costs_does_not_grow_with_what_did_not_change() {
         group.apis.clear();
         group.routes.clear();
         for at in 0..apis {
-            let mut api = like.clone();
+            let mut api = wire::Api::clone(&like);
             api.name = ObjectName::new("ns", format!("a{number:04}-{at:04}"));
             api.path = format!("/a{at}/[id]").parse().unwrap();
-            group.apis.push(api);
+            group.apis.push(Arc::new(api));
             group.routes.push(wire::Route {
                 stage: "RELEASE".parse().unwrap(),
                 api: at,
