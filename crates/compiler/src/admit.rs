@@ -21,7 +21,9 @@ use crate::{
     domains::{self, Bound},
     grants,
     graph::Dep,
-    groups, releases,
+    groups,
+    parse::group::Group,
+    releases,
     routes::{self, Asked, StageOutcome},
     services,
 };
@@ -217,21 +219,30 @@ impl<'t> Trial<'t> {
         let mut view = self.view();
         view.group_instead = Some((name, node.entry.as_ref()));
         self.group_impact(name, view);
-        let before = self.view().group(name);
-        if let (Some(before), Some(now)) = (before, &node.entry)
-            && before.model.base_path != now.model.base_path
-        {
-            let apis = compiler.world.count_published(name);
-            if apis > 0 {
-                self.warnings.push(format!(
-                    "this moves {} from base path {} to {}",
-                    counted(apis, "Api"),
-                    before.model.base_path,
-                    now.model.base_path
-                ));
-            }
+        if let (Some(before), Some(now)) = (self.view().group(name), &node.entry) {
+            self.warn_of_moves(name, &before.model, &now.model);
         }
         node.verdict(None)
+    }
+
+    /// Another base path, or another fleet: callers find the Apis elsewhere.
+    fn warn_of_moves(&mut self, name: &ObjectName, before: &Group, now: &Group) {
+        let apis = self.compiler.world.count_published(name);
+        if apis == 0 {
+            return;
+        }
+        let apis = counted(apis, "Api");
+        if before.base_path != now.base_path {
+            let (from, to) = (&before.base_path, &now.base_path);
+            let said = format!("this moves {apis} from base path {from} to {to}");
+            self.warnings.push(said);
+        }
+        if before.instance != now.instance {
+            let (from, to) = (&before.instance, &now.instance);
+            self.warnings.push(format!(
+                "this moves {apis} from the gateways of instance `{from}` to those of `{to}`: calls that still arrive at `{from}` are answered 404"
+            ));
+        }
     }
 
     fn write_service(&mut self, name: &ObjectName, object: &Object<BackendServiceSpec>) -> Verdict {
@@ -599,7 +610,8 @@ fn index(field: &str) -> Option<usize> {
     number.parse().ok()
 }
 
-fn counted(number: usize, what: &str) -> String {
+/// `1 Api`, `2 Apis`.
+pub(crate) fn counted(number: usize, what: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {what}{plural}")
 }

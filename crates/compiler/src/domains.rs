@@ -12,6 +12,7 @@ use paifang_snapshot::wire;
 use crate::{
     Accepted, CertificateFacts, DomainStatus, Object, ObjectId, Problem, Reason, Settings, Status,
     Verdict,
+    admit::counted,
     backend::Resolver,
     certificates::{Certificates, Use},
     claims::{self, Blocked, Claim, Entry, Got},
@@ -279,8 +280,9 @@ fn refusal(
             "spec.groupRef",
             Reason::GroupFull,
             format!(
-                "ApiGroup {} has {} domains already",
-                wanted.model.group, settings.limits.domains_per_group
+                "ApiGroup {} has {} already",
+                wanted.model.group,
+                counted(settings.limits.domains_per_group, "domain")
             ),
             "use a wildcard, or ask the platform team to raise the limit",
         ),

@@ -15,6 +15,7 @@ use paifang_snapshot::wire;
 use crate::{
     ApiMemory, ApiStatus, BackendFailure, ByStage, ObjectId, Problem, Reason, Served, Settings,
     StageStatus, Status, Verdict,
+    admit::counted,
     backend::{self, Referrer, Resolver},
     certificates::{Certificates, Judgements},
     claims::{self, Blocked, Claim, Entry, Got, Outcome},
@@ -652,8 +653,8 @@ fn blocked<'n>(
             "spec.groupRef",
             Reason::GroupFull,
             format!(
-                "ApiGroup {group} has {} Apis already",
-                settings.limits.apis_per_group
+                "ApiGroup {group} has {} already",
+                counted(settings.limits.apis_per_group, "Api")
             ),
             "use another group, or ask the platform team to raise the limit",
         ),
@@ -798,7 +799,8 @@ impl World {
     /// How many Apis calls of a group reach.
     pub(crate) fn count_published(&self, group: &ObjectName) -> usize {
         let nodes = self.claimants(group).filter_map(|api| self.apis.get(api));
-        let reached = |node: &&Box<ApiNode>| {
+        let nodes = nodes.map(|node| &**node);
+        let reached = |node: &&ApiNode| {
             let mut serving = node.outcomes.iter().filter_map(StageOutcome::serving);
             serving.any(|it| it.group() == group)
         };

@@ -224,6 +224,10 @@ fn one_edit_one_answer() {
         )),
         ("ApiGroup demo/g", "/spec/stageVariables", r#"{"RELEASE": {"v": "1"}}"#, vec![offline("TEST")]),
         ("ApiGroup demo/g", "/spec/basePath", r#""/v1""#, own("this moves 9 Apis from base path / to /v1")),
+        ("ApiGroup demo/g", "/spec/instance", r#""partners""#, own(
+            "this moves 9 Apis from the gateways of instance `default` to those of `partners`: calls that still arrive at `default` are answered 404",
+        )),
+        ("ApiGroup demo/free", "/spec/instance", r#""partners""#, vec![]),
         ("ApiGroup demo/free", "/spec/basePath", r#""/v1""#, vec![]),
         ("App demo/p", "/spec/disabled", "true", own(
             "1 Authorization names App demo/p, and every call of the App is refused while it is disabled: demo/z",
@@ -281,7 +285,7 @@ fn a_full_group_is_warned_of() {
     assert_eq!(
         said(&domain),
         [
-            "spec.groupRef: ApiGroup demo/g has 1 domains already; use a wildcard, or ask the platform team to raise the limit"
+            "spec.groupRef: ApiGroup demo/g has 1 domain already; use a wildcard, or ask the platform team to raise the limit"
         ]
     );
     let api = cluster.create("kind: Api\nmetadata: {name: new, namespace: demo}\nspec: {groupRef: {name: g}, request: {method: GET, path: /new}, backend: {mock: {}}, stages: {RELEASE: {}}}");
