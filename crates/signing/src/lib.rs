@@ -1,5 +1,5 @@
 //! The caller's side of the protocol, given the key and the time: canonical requests, HMAC, AppCode, nonces and time
-//! stamps, for the gateway that verifies and for the tool that signs.
+//! stamps, for the gateway that verifies and for the tool that signs. And the signatures that backends ask of a gateway.
 //!
 //! Nothing here reads a clock, a file or a socket, and nothing here knows HTTP types: a request is four borrowed
 //! parts ([`Parts`]) and something that answers header values ([`Headers`]). What an AppKey is allowed to do, whether
@@ -8,15 +8,18 @@
 //! "Ref" in these pages is the protocol reference, with its section numbers.
 
 pub mod appcode;
+pub mod aws4;
 pub mod backend;
 mod canonical;
 mod digest;
 pub mod doctor;
 mod key;
 mod nonce;
+pub mod oss;
 mod parameters;
 mod percent;
 mod sign;
+pub mod store;
 mod timestamp;
 mod utc;
 mod verify;
