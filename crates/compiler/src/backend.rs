@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use paifang_model::ObjectName;
 use paifang_resources::{ApiSpec, BackendConfig, BackendType, Kind as ObjectKind};
-use paifang_snapshot::wire::{Call, Target};
+use paifang_snapshot::wire::{Call, ObjectAction, ObjectDialect, Target};
 
 pub(crate) use self::vpc::{called_by, ready_endpoints};
 use self::{event::Event, function::Function, http::Http, mock::Mock, object::Object, vpc::Vpc};
@@ -225,6 +225,16 @@ pub(crate) fn fit(call: &Call, target: &Target) -> Result<(), Problem> {
         ))
     };
     match (target, call) {
+        (
+            Target::Object(store),
+            Call::Object {
+                action: ObjectAction::AppendObject,
+            },
+        ) if store.dialect == ObjectDialect::S3 => misfit(
+            "object.action",
+            "AppendObject is OSS's alone, and the store speaks S3",
+            "write PutObject, or name a backend whose dialect is OSS",
+        ),
         (Target::Object(_), Call::Object { .. })
         | (Target::Event(_), Call::Event { .. } | Call::Plain)
         | (Target::Function(_), Call::Function { .. } | Call::Plain)
@@ -280,5 +290,27 @@ impl<'a, 't> Resolver<'a, 't> {
             Backend::Event(event) => event.resolve(from, self),
             Backend::Mock(mock) => mock.resolve(from, self),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn appending_takes_a_store_that_can() {
+        let store = |dialect: &str| -> Target {
+            let target = serde_json::json!({"type": "object", "origin": {"address": "http://o.example.com"}, "dialect": dialect,
+                "bucket": "abc", "region": "r", "credentials": "demo/c"});
+            serde_json::from_value(target).expect("it is a target")
+        };
+        let fit = |action, dialect| fit(&Call::Object { action }, &store(dialect));
+        let problem = fit(ObjectAction::AppendObject, "S3").unwrap_err();
+        assert_eq!(problem.reason, Reason::BackendTypeMismatch);
+        assert_eq!(problem.field, "spec.backend.object.action");
+        for dialect in ["OssV4", "OssV1"] {
+            assert!(fit(ObjectAction::AppendObject, dialect).is_ok());
+        }
+        assert!(fit(ObjectAction::PutObject, "S3").is_ok());
     }
 }

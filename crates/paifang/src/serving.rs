@@ -47,6 +47,15 @@ pub(crate) struct Serving {
     )]
     max_body: Size,
 
+    /// Object that a caller writes to an object store
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "5GiB",
+        help_heading = "Limits"
+    )]
+    max_object: Size,
+
     /// Fields of a form, and of a query
     #[arg(long, value_name = "N", default_value_t = Limits::default().fields, help_heading = "Limits")]
     max_fields: usize,
@@ -197,6 +206,7 @@ impl Serving {
         Limits {
             head_bytes: bytes(self.max_head),
             body_bytes: self.max_body.0,
+            object_bytes: self.max_object.0,
             fields: self.max_fields,
             nonces: self.max_nonces,
             idle_per_backend: self.max_idle_backend,

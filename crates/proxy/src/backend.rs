@@ -13,12 +13,13 @@ mod function;
 mod http;
 mod json;
 mod mock;
+mod object;
 mod outlier;
 mod pool;
 mod resolve;
 pub(crate) mod tls;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use ::http::{HeaderValue, Request, Response, StatusCode, response};
 use bytes::Bytes;
@@ -87,6 +88,12 @@ pub(crate) trait Kind: Send + Sync {
     /// How large a body it takes, in bytes.
     fn body_limit(&self, _api: &Api, limits: &Limits) -> u64 {
         limits.body_bytes
+    }
+
+    /// How long nothing may move, for one whose bodies may take any time as long as they go on; `None` when the Api's timeout bounds the
+    /// whole call.
+    fn pause(&self, _api: &Api) -> Option<Duration> {
+        None
     }
 
     /// Whether it needs the whole body before it can ask; otherwise the body is streamed.
@@ -172,9 +179,7 @@ impl Backend {
                 Remote::at(&target.origin, function::Function::load(target)?)?
             }
             Target::Event(target) => Remote::at(&target.origin, event::Event::load(target)?)?,
-            Target::Object(_) => {
-                return Err("its type is not served by this version".to_owned());
-            }
+            Target::Object(object) => object::load(object)?,
             Target::Mock(mock) => return Ok(Self::Own(mock::Mock::load(mock)?)),
             Target::Unavailable { reason } => return Err(reason.clone()),
         };

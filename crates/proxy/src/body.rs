@@ -1,12 +1,12 @@
 //! Bodies: what goes to a backend, and what comes back to the client. Streamed, unless a phase needed the whole of it.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -38,11 +38,36 @@ pub(crate) struct Limited {
     incoming: Incoming,
     left: u64,
     fault: Fault,
+    progress: Option<Progress>,
 }
 
 /// Where a streamed body leaves the reason it ended early, for the task that waits for the backend's answer.
 #[derive(Clone, Default)]
 pub(crate) struct Fault(Rc<RefCell<Option<Refusal>>>);
+
+/// When the last piece of a streamed body went on.
+#[derive(Clone, Default)]
+pub(crate) struct Progress(Rc<Cell<Option<Instant>>>);
+
+impl Progress {
+    fn note(&self) {
+        self.0.set(Some(Instant::now()));
+    }
+
+    /// `None` when nothing went on yet.
+    pub(crate) fn last(&self) -> Option<Instant> {
+        self.0.get()
+    }
+}
+
+/// How long an answer may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Patience {
+    /// It must be complete by then.
+    Until(Instant),
+    /// As long as it goes on: so long may nothing come.
+    WhileMoving(Duration),
+}
 
 impl Fault {
     pub(crate) fn set(&self, refusal: Refusal) {
@@ -60,7 +85,14 @@ impl Limited {
             incoming,
             left: limit,
             fault,
+            progress: None,
         }
+    }
+
+    /// Tells when its pieces go on.
+    pub(crate) fn watched(mut self, progress: Progress) -> Self {
+        self.progress = Some(progress);
+        self
     }
 }
 
@@ -122,6 +154,9 @@ impl Limited {
                     return Poll::Ready(Some(Err("body over the limit".into())));
                 }
             }
+            if let Some(progress) = &self.progress {
+                progress.note();
+            }
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
     }
@@ -177,9 +212,11 @@ struct Finish {
     observer: Rc<dyn Observe>,
     /// The connection that the answer comes from, to be used again once the answer is complete.
     lease: Option<Lease>,
-    deadline: Option<Instant>,
+    patience: Option<Patience>,
     /// Made when the backend first makes us wait.
     sleep: Option<Pin<Box<Sleep>>>,
+    /// Whether something came since `sleep` was set.
+    moved: bool,
 }
 
 impl Body {
@@ -195,17 +232,18 @@ impl Body {
                 record,
                 observer,
                 lease: None,
-                deadline: None,
+                patience: None,
                 sleep: None,
+                moved: false,
             })),
         }
     }
 
-    /// A backend's answer, which must be complete by `deadline`.
+    /// A backend's answer.
     pub(crate) fn of_backend(
         incoming: Incoming,
         lease: Lease,
-        deadline: Instant,
+        patience: Patience,
         record: Box<Record>,
         observer: Rc<dyn Observe>,
     ) -> Self {
@@ -215,8 +253,9 @@ impl Body {
                 record,
                 observer,
                 lease: Some(lease),
-                deadline: Some(deadline),
+                patience: Some(patience),
                 sleep: None,
+                moved: false,
             })),
         }
     }
@@ -246,6 +285,7 @@ impl Body {
                     Ok(data) => {
                         if let Some(finish) = &mut self.finish {
                             finish.record.sent_bytes += data.len() as u64;
+                            finish.moved = true;
                         }
                         return Poll::Ready(Some(Ok(Frame::data(data))));
                     }
@@ -277,14 +317,24 @@ impl Body {
         let Some(finish) = &mut self.finish else {
             return Poll::Pending;
         };
-        let Some(deadline) = finish.deadline else {
+        let Some(patience) = finish.patience else {
             return Poll::Pending;
         };
-        finish
-            .sleep
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())))
-            .as_mut()
-            .poll(cx)
+        let deadline = match patience {
+            Patience::Until(deadline) => deadline,
+            Patience::WhileMoving(pause) => Instant::now() + pause,
+        };
+        let moved = std::mem::take(&mut finish.moved);
+        let sleep = match &mut finish.sleep {
+            Some(sleep) => {
+                if moved && matches!(patience, Patience::WhileMoving(_)) {
+                    sleep.as_mut().reset(deadline.into());
+                }
+                sleep
+            }
+            none => none.insert(Box::pin(tokio::time::sleep_until(deadline.into()))),
+        };
+        sleep.as_mut().poll(cx)
     }
 
     fn cut(&mut self) {

@@ -626,7 +626,7 @@ fn keep_undeclared(
 }
 
 /// Names that the API writes at the backend, in one place.
-fn written(route: &Route, location: Location) -> impl Iterator<Item = &str> {
+pub(crate) fn written(route: &Route, location: Location) -> impl Iterator<Item = &str> {
     let passes = route.api.mode == Mode::Passthrough;
     let parameters = route.api.parameters.iter();
     let mapped = parameters

@@ -2,7 +2,7 @@
 //!
 //! What a caller is told ([`Refusal::message`]) and what the log is told ([`Refusal::detail`]) are two fields: the second may name
 //! addresses and causes that are nobody's business outside. Where Ref marks a text as recalled, the text stands here and nowhere
-//! else. `I408RT`, `I421MD` and `D502EV` are ours: the cloud product documents no code for these cases.
+//! else. `I408RT`, `I421MD`, `D502EV` and `D502OS` are ours: the cloud product documents no code for these cases.
 
 use std::fmt;
 
@@ -112,6 +112,7 @@ codes! {
     N502RE 502 Backend "The backend's answer was cut, or is not HTTP.",
     D502FC 502 Backend "The function failed, or its answer is not in the documented form.",
     D502EV 502 Backend "The event was not taken. Ours.",
+    D502OS 502 Gateway "The object store refuses the gateway's clock, access key or region. Ours.",
     X500AM 500 Gateway "The API's definition cannot be served.",
     X500ER 500 Gateway "An error of the gateway's own.",
     X503BZ 503 Gateway "The gateway is draining or not ready.",
@@ -405,6 +406,11 @@ impl Refusal {
     /// An event was not taken.
     pub fn event(reason: &str) -> Self {
         Self::new(Code::D502EV, format!("Event not delivered: {reason}"))
+    }
+
+    /// The object store takes the gateway's signature for a wrong one. Which of clock, access key and region it is goes to the log only.
+    pub fn object_store() -> Self {
+        Self::new(Code::D502OS, "Object store authorization failed")
     }
 
     /// The API's definition cannot be served.

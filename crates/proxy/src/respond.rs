@@ -35,7 +35,7 @@ pub(crate) fn respond(
     let http1 = record.version < http::Version::HTTP_2;
     let id = record.id.header();
     let mut response = match answer {
-        Ok(Answer::Backend(response, lease, deadline)) => {
+        Ok(Answer::Backend(response, lease, patience)) => {
             let (mut parts, incoming) = response.into_parts();
             own_headers_only(&mut parts.headers);
             record.status = parts.status;
@@ -48,7 +48,7 @@ pub(crate) fn respond(
             }
             Response::from_parts(
                 parts,
-                Body::of_backend(incoming, lease, deadline, record, observer),
+                Body::of_backend(incoming, lease, patience, record, observer),
             )
         }
         Ok(Answer::Own(response)) => {

@@ -23,7 +23,7 @@ use paifang_snapshot::{
 use crate::{
     authenticate::{self, Identity},
     backend::{self, Backend, Call, Credentials, Exchange, Kind, Load, Outliers, Pool, Resolver},
-    body::{Body, Fault, Limited, Outgoing, collect},
+    body::{Body, Fault, Limited, Outgoing, Patience, Progress, collect},
     clean::{
         head::{self, Cleaned},
         wire::REFUSED_METHOD,
@@ -99,7 +99,7 @@ enum Received {
 /// An answer on its way out, before the headers every answer has.
 pub(crate) enum Answer {
     /// Of a backend.
-    Backend(Response<Incoming>, crate::backend::Lease, Instant),
+    Backend(Response<Incoming>, crate::backend::Lease, Patience),
     /// Of the gateway: a Mock's, or a redirect.
     Own(Response<Bytes>),
 }
@@ -327,14 +327,18 @@ impl Worker {
         drop(located);
         drop(cleaned);
 
-        let fault = Fault::default();
+        let (fault, progress) = (Fault::default(), Progress::default());
         let body = match (mapped.body.take(), received) {
             (Some(body), _) | (None, Received::Whole(body)) => Outgoing::Whole(body),
             (None, Received::Stream(stream)) if hyper::body::Body::is_end_stream(&stream) => {
                 Outgoing::Empty
             }
             (None, Received::Stream(stream)) => {
-                Outgoing::Stream(Limited::new(stream, limit, fault.clone()))
+                let limited = Limited::new(stream, limit, fault.clone());
+                Outgoing::Stream(match call {
+                    Some(_) => limited.watched(progress.clone()),
+                    None => limited,
+                })
             }
         };
         let request = mapped.into_request(parts, body)?;
@@ -345,6 +349,7 @@ impl Worker {
             backend: route.backend.id,
             deadline: Instant::now() + route.api.timeout,
             fault,
+            progress,
         };
         let answer = match call {
             // Boxed: it would make the future of every request larger to move.
@@ -353,7 +358,9 @@ impl Worker {
             }
             None => backend::ask(&exchange, request, record)
                 .await
-                .map(|(response, lease)| Answer::Backend(response, lease, exchange.deadline)),
+                .map(|(response, lease)| {
+                    Answer::Backend(response, lease, Patience::Until(exchange.deadline))
+                }),
         };
         answer.map_err(|refusal| client.refused.borrow_mut().take().unwrap_or(refusal))
     }

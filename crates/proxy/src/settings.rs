@@ -28,6 +28,8 @@ pub struct Limits {
     pub head_bytes: usize,
     /// A request's body, in bytes: 8 MiB.
     pub body_bytes: u64,
+    /// An object that a caller writes to an object store, in bytes: 5 GiB, the most that one request to OSS or S3 may write.
+    pub object_bytes: u64,
     /// Fields of a form, and of a query: 10,000.
     pub fields: usize,
     /// Nonces remembered: 4,000,000, about 40 bytes each.
@@ -62,6 +64,7 @@ impl Default for Limits {
         Self {
             head_bytes: 8 << 10,
             body_bytes: 8 << 20,
+            object_bytes: 5 << 30,
             fields: 10_000,
             nonces: 4_000_000,
             idle_per_backend: 256,

@@ -37,7 +37,7 @@ fn every_error_code_is_in_the_docs() {
         .unwrap();
     }
     text.push_str(
-        "\n`I408RT`, `I421MD` and `D502EV` are Paifang's own: the cloud product documents no code for these cases.\n",
+        "\n`I408RT`, `I421MD`, `D502EV` and `D502OS` are Paifang's own: the cloud product documents no code for these cases.\n",
     );
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, &text).unwrap();

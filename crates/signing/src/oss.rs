@@ -207,7 +207,7 @@ mod tests {
         let own: Vec<(&str, &[u8])> = headers.iter().map(|(n, v)| (*n, v.as_bytes())).collect();
         let token = token.map(|token| ("x-oss-security-token", token));
         let signed = |more: &[(&'static str, &'static [u8])]| {
-            let more = more.iter().copied().map(|(n, v)| (n, v));
+            let more = more.iter().copied();
             let mut all: Vec<(&str, &[u8])> =
                 own.iter().copied().chain(more).chain(token).collect();
             all.sort_unstable();

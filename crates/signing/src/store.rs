@@ -175,7 +175,7 @@ impl Hex {
 
 impl Request<'_> {
     /// Appends bucket and key as a path, encoded as both dialects sign it: unreserved characters (RFC 3986 §2.3) and `/` stay.
-    pub(crate) fn path_into(&self, out: &mut Vec<u8>) {
+    pub fn path_into(&self, out: &mut Vec<u8>) {
         out.push(b'/');
         out.extend_from_slice(self.bucket.as_bytes());
         out.push(b'/');
@@ -183,7 +183,7 @@ impl Request<'_> {
     }
 
     /// Appends the query, encoded. `equals` says whether a name without a value keeps its `=`.
-    pub(crate) fn query_into(&self, equals: bool, out: &mut Vec<u8>) {
+    pub fn query_into(&self, equals: bool, out: &mut Vec<u8>) {
         for (at, (name, value)) in self.query.iter().enumerate() {
             if at > 0 {
                 out.push(b'&');

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -12,9 +12,12 @@ use hyper::body::Incoming;
 use paifang_model::Location;
 use paifang_snapshot::table::{Api, Route, TextPiece};
 
-use super::{Credentials, Exchange, Kind, Lease, http::ask};
+use super::{
+    Credentials, Exchange, Kind, Lease,
+    http::{ask, ask_while_moving},
+};
 use crate::{
-    body::Outgoing,
+    body::{Outgoing, Patience},
     record::{Record, RequestId},
     refusal::Refusal,
     serve::Answer,
@@ -55,7 +58,6 @@ impl Call<'_> {
     ///
     /// # Errors
     /// When the kind names none.
-    #[allow(dead_code, reason = "the types that sign follow")]
     pub(crate) fn credentials(&self) -> Result<&Credentials, Refusal> {
         self.credentials
             .as_ref()
@@ -101,7 +103,10 @@ pub(crate) async fn dispatch(
     let mut pause = PAUSE;
     loop {
         let copy = (sent < MOST_SENT).then(|| copy(&request)).flatten();
-        let answer = ask(exchange, request, record).await;
+        let answer = match kind.pause(call.api()) {
+            None => ask(exchange, request, record).await,
+            Some(pause) => ask_while_moving(exchange, pause, request, record).await,
+        };
         let outcome = answer.as_ref().ok().map(|(answer, _)| answer.status());
         match copy.filter(|_| kind.may_repeat(outcome)) {
             Some(again) if !exchange.is_over_in(pause) => {
@@ -139,13 +144,19 @@ async fn finish(
     answer: Response<Incoming>,
     lease: Lease,
 ) -> Result<Answer, Refusal> {
+    let pause = kind.pause(call.api());
     let (head, body) = answer.into_parts();
     let Some(most) = kind.reads(call, &head) else {
         let answer = Response::from_parts(head, body);
-        return Ok(Answer::Backend(answer, lease, exchange.deadline));
+        let patience = match pause {
+            None => Patience::Until(exchange.deadline),
+            Some(pause) => Patience::WhileMoving(pause),
+        };
+        return Ok(Answer::Backend(answer, lease, patience));
     };
+    let deadline = pause.map_or(exchange.deadline, |pause| Instant::now() + pause);
     let reading = read(body, most, kind);
-    let body = tokio::time::timeout_at(exchange.deadline.into(), reading)
+    let body = tokio::time::timeout_at(deadline.into(), reading)
         .await
         .unwrap_or_else(|_| Err(Refusal::backend_timeout()));
     let body = match body {

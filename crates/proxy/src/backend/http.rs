@@ -28,7 +28,7 @@ use super::{
     pool::{Connection, Lease, PoolKey},
 };
 use crate::{
-    body::{Fault, Outgoing},
+    body::{Fault, Outgoing, Progress},
     config::Config,
     endpoints::Ready,
     record::Record,
@@ -47,6 +47,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) deadline: Instant,
     /// Where a streamed request body leaves why it ended early.
     pub(crate) fault: Fault,
+    /// When a streamed request body last went on.
+    pub(crate) progress: Progress,
 }
 
 /// Requests under way to each endpoint of the Services, for the choice of the less loaded of two.
@@ -69,30 +71,60 @@ pub(crate) async fn ask(
 ) -> Result<(Response<Incoming>, Lease), Refusal> {
     record.dispatched.get_or_insert_with(Instant::now);
     let answer = {
-        let asked = async {
-            let endpoints = exchange.endpoints().await?;
-            exchange
-                .attempt(endpoints.as_deref(), request, record)
-                .await
-        };
-        let asked = std::pin::pin!(asked);
+        let asked = std::pin::pin!(exchange.asked(request, record));
         tokio::time::timeout_at(exchange.deadline.into(), asked)
             .await
             .unwrap_or_else(|_| Err(Refusal::backend_timeout()))
     };
-    match answer {
-        Ok(answer) => {
-            record.answered = Some(Instant::now());
-            Ok(answer)
+    exchange.explain(answer, record)
+}
+
+/// As [`ask`], but as long as the request's body goes on. `pause` is how long it may not, and how long the head of the answer may take
+/// after it.
+pub(super) async fn ask_while_moving(
+    exchange: &Exchange<'_>,
+    pause: Duration,
+    request: Request<Outgoing>,
+    record: &mut Record,
+) -> Result<(Response<Incoming>, Lease), Refusal> {
+    let started = *record.dispatched.get_or_insert_with(Instant::now);
+    let answer = {
+        let mut asked = std::pin::pin!(exchange.asked(request, record));
+        loop {
+            let deadline = exchange.progress.last().unwrap_or(started) + pause;
+            match tokio::time::timeout_at(deadline.into(), asked.as_mut()).await {
+                Ok(answer) => break answer,
+                Err(_) if exchange.progress.last().unwrap_or(started) + pause > deadline => {}
+                Err(_) => break Err(Refusal::backend_timeout()),
+            }
         }
-        // What the client did to its own body explains more than what the backend made of it.
-        Err(refusal) => Err(exchange.fault.take().unwrap_or(refusal)),
-    }
+    };
+    exchange.explain(answer, record)
 }
 
 // === impl Exchange ===
 
 impl Exchange<'_> {
+    async fn asked(
+        &self,
+        request: Request<Outgoing>,
+        record: &mut Record,
+    ) -> Result<(Response<Incoming>, Lease), Refusal> {
+        let endpoints = self.endpoints().await?;
+        self.attempt(endpoints.as_deref(), request, record).await
+    }
+
+    fn explain<T>(&self, answer: Result<T, Refusal>, record: &mut Record) -> Result<T, Refusal> {
+        match answer {
+            Ok(answer) => {
+                record.answered = Some(Instant::now());
+                Ok(answer)
+            }
+            // What the client did to its own body explains more than what the backend made of it.
+            Err(refusal) => Err(self.fault.take().unwrap_or(refusal)),
+        }
+    }
+
     /// Whether its time is up, after a while from now.
     pub(super) fn is_over_in(&self, pause: Duration) -> bool {
         Instant::now() + pause >= self.deadline
