@@ -73,6 +73,11 @@ impl Key {
         }
     }
 
+    /// The HMAC-SHA256 of `text`, raw.
+    pub(crate) fn hmac_sha256(&self, text: &[u8]) -> [u8; 32] {
+        digest(&self.sha256, text).into()
+    }
+
     /// Whether `claimed` is the signature of `text`, in time that does not depend on where the bytes differ.
     pub(crate) fn signed(&self, text: &[u8], claimed: &Claimed) -> bool {
         let equal = match claimed.algorithm {

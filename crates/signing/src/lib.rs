@@ -7,12 +7,15 @@
 //!
 //! "Ref" in these pages is the protocol reference, with its section numbers.
 
+mod acs3;
 pub mod appcode;
 pub mod aws4;
 pub mod backend;
 mod canonical;
 mod digest;
 pub mod doctor;
+mod eventbridge;
+mod fc;
 mod key;
 mod nonce;
 pub mod oss;
@@ -24,8 +27,11 @@ mod timestamp;
 mod utc;
 mod verify;
 
+pub use acs3::{Acs3Parts, sha256_hex, sign_acs3};
 pub use canonical::{Headers, Parts, Scratch, is_form};
 pub use digest::{Md5, content_md5};
+pub use eventbridge::sign_eventbridge;
+pub use fc::{FcParts, sign_fc};
 pub use key::{Algorithm, InvalidAlgorithm, Key};
 pub use nonce::{InvalidNonce, NONCE_MAX_BYTES, parse_nonce};
 pub use sign::{CannotSign, Signed, Signer, Unsigned};
