@@ -378,3 +378,93 @@ fn an_event_that_was_taken_is_taken_whatever_the_answer_goes_on_with() {
         }
     });
 }
+
+/// A function of Alibaba's whose access key, with a token, is in a Secret.
+async fn alibaba(kind: &str, service: Option<&str>) -> Bench {
+    let mut loaded = Value::Null;
+    let bench = bench(answering!(ANSWERED), |group| {
+        let address = group["backends"][0]["target"]["address"].clone();
+        let mut named = json!({"function": "fn", "qualifier": "LATEST", "credentials": "demo/fc"});
+        if let Some(service) = service {
+            named["service"] = json!(service);
+        }
+        group["backends"][0]["target"] =
+            json!({"type": "function", "kind": kind, "origin": {"address": address}, "alibaba": named});
+        loaded = group.clone();
+    })
+    .await;
+    let answer = bench.send(&request("", "")).await;
+    assert_eq!(
+        code(&answer).as_deref(),
+        Some("X500AM"),
+        "without its Secret"
+    );
+    let group: paifang_snapshot::wire::Group = serde_json::from_value(loaded).unwrap();
+    let secrets =
+        json!({"demo/fc": {"accessKey": {"id": "AKID", "secret": "hush", "securityToken": "tok"}}});
+    let snapshot = paifang_snapshot::wire::Snapshot {
+        groups: [(group.name.clone(), std::sync::Arc::new(group))].into(),
+        certificates: std::sync::Arc::new(serde_json::from_value(secrets).unwrap()),
+        ..Default::default()
+    };
+    let (config, problems) = paifang_proxy::Config::load(&snapshot, &bench.shared.config.load());
+    assert!(problems.is_empty(), "{problems:?}");
+    bench.shared.config.store(std::sync::Arc::new(config));
+    bench
+}
+
+#[test]
+fn calls_of_alibabas_functions_are_signed() {
+    run(|| async {
+        let forged = "X-Fc-Log-Type: Tail\r\nX-Acs-Action: forged\r\nAuthorization: Bearer t\r\nDate: forged\r\nContent-Type: text/plain\r\n";
+        let rows = [
+            (
+                "Event",
+                Some("svc"),
+                "POST /2016-08-15/services/svc.LATEST/functions/fn/invocations HTTP/1.1",
+                "FC AKID:",
+            ),
+            (
+                "Http",
+                Some("svc"),
+                "POST /2016-08-15/proxy/svc.LATEST/fn/shop/%E8%AE%A2/a%20b?x=1&y=%E5%BC%A0&x=2&AppCode=c1 HTTP/1.1",
+                "FC AKID:",
+            ),
+            (
+                "Event",
+                None,
+                "POST /2023-03-30/functions/fn/invocations?qualifier=LATEST HTTP/1.1",
+                "ACS3-HMAC-SHA256 Credential=AKID,SignedHeaders=accept;content-type;host;user-agent;x-acs-accesskey-id;x-acs-action;\
+                 x-acs-content-sha256;x-acs-date;x-acs-security-token;x-acs-signature-nonce;x-acs-version;x-fc-invocation-type;x-fc-log-type,Signature=",
+            ),
+            (
+                "Http",
+                None,
+                "POST /shop/%E8%AE%A2/a%20b?x=1&y=%E5%BC%A0&x=2&AppCode=c1 HTTP/1.1",
+                "ACS3-HMAC-SHA256 Credential=AKID,SignedHeaders=content-type;x-acs-accesskey-id;x-acs-date;x-acs-security-token,Signature=",
+            ),
+        ];
+        for (kind, service, line, authorization) in rows {
+            let bench = alibaba(kind, service).await;
+            let answer = bench.send(&request(forged, "hello")).await;
+            assert_eq!(code(&answer), None, "{answer}");
+            let asked = bench.asked.borrow()[0].clone();
+            assert_eq!(first_line(&asked), line);
+            let sent = header(&asked, "authorization").unwrap();
+            assert!(sent.starts_with(authorization), "{sent}");
+            let token = if service.is_some() {
+                "x-fc-security-token"
+            } else {
+                "x-acs-security-token"
+            };
+            assert_eq!(header(&asked, token).as_deref(), Some("tok"));
+            assert!(!asked.contains("hush"));
+            let head = asked.split("\r\n\r\n").next().unwrap();
+            assert!(
+                !head.contains("forged") && !head.contains("Tail") || service.is_none(),
+                "{head}"
+            );
+            assert!(!head.contains("x-acs-action: forged"));
+        }
+    });
+}

@@ -3,6 +3,8 @@
 //! An event tells method and path as the caller sent them, and everything else as it was mapped. Of its answer nothing is taken over
 //! that is not in the JSON.
 
+mod alibaba;
+
 use std::collections::BTreeMap;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -13,6 +15,7 @@ use http::{
     response,
     uri::PathAndQuery,
 };
+use paifang_model::ObjectName;
 use paifang_snapshot::{
     table::{self, Api},
     wire::{FunctionKind, FunctionTarget},
@@ -39,6 +42,8 @@ pub(super) struct Function {
     kind: FunctionKind,
     /// In front of the Api's path, or where events are posted: empty, or `/…` without a `/` at its end.
     path: Box<str>,
+    /// Of Alibaba Function Compute; then `path` is empty.
+    alibaba: Option<alibaba::Alibaba>,
 }
 
 /// What a function made of an event.
@@ -53,9 +58,6 @@ struct Answer {
 impl Function {
     /// The function that `target` describes; why it cannot be called otherwise.
     pub(super) fn load(target: &FunctionTarget) -> Result<Self, String> {
-        if target.alibaba.is_some() {
-            return Err("Alibaba Function Compute is not served by this version".to_owned());
-        }
         let path = &*target.path;
         if !path.is_empty() {
             path.parse::<PathAndQuery>()
@@ -64,6 +66,7 @@ impl Function {
         Ok(Self {
             kind: target.kind,
             path: path.into(),
+            alibaba: target.alibaba.as_ref().map(alibaba::Alibaba::new),
         })
     }
 
@@ -90,10 +93,10 @@ impl Function {
             .flag("isBase64Encoded", encoded);
         let mut request = Request::new(Outgoing::Whole(event.finish().into()));
         *request.method_mut() = Method::POST;
-        let path = if self.path.is_empty() {
-            "/"
-        } else {
-            &self.path
+        let path = match &self.alibaba {
+            Some(alibaba) => &*alibaba.invocation,
+            None if self.path.is_empty() => "/",
+            None => &*self.path,
         };
         *request.uri_mut() = uri(path)?;
         // Nothing of the caller's stands beside the event; `Via` is what ends a loop of gateways.
@@ -104,6 +107,9 @@ impl Function {
         }
         request.headers_mut().insert(CONTENT_TYPE, JSON);
         request.headers_mut().insert(ACCEPT, JSON);
+        if let Some(alibaba) = &self.alibaba {
+            alibaba.sign_event(call, &mut request)?;
+        }
         Ok(request)
     }
 
@@ -120,16 +126,29 @@ impl Function {
                 only_business_path: true
             }
         );
-        if !own && !self.path.is_empty() {
+        // Without its prefix no function of Alibaba's would be reached, so there the choice has no effect.
+        let prefix = match &self.alibaba {
+            Some(alibaba) => &*alibaba.prefix,
+            None if own => "",
+            None => &*self.path,
+        };
+        if !prefix.is_empty() {
             let below = request.uri().path_and_query();
             let below = below.map_or("/", PathAndQuery::as_str);
-            *request.uri_mut() = uri(&format!("{}{below}", self.path))?;
+            *request.uri_mut() = uri(&format!("{prefix}{below}"))?;
+        }
+        if let Some(alibaba) = &self.alibaba {
+            alibaba.sign_request(call, &mut request)?;
         }
         Ok(request)
     }
 }
 
 impl Kind for Function {
+    fn credentials(&self) -> Option<&ObjectName> {
+        self.alibaba.as_ref().map(|alibaba| &alibaba.credentials)
+    }
+
     fn body_limit(&self, _api: &Api, limits: &Limits) -> u64 {
         match self.kind {
             FunctionKind::Event => limits.body_bytes.min(MOST as u64),

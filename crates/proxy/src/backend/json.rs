@@ -3,7 +3,10 @@
 //! A name that was sent several times has one value there, all of them joined: of a query with `,`, of headers with `, ` (RFC 9110 §5.3).
 //! What the cloud product does is not documented (Ref §6.3, unverified); this is the place to change.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, btree_map::Entry},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -103,21 +106,29 @@ fn lossy(value: &HeaderValue) -> Cow<'_, str> {
 
 /// A query, decoded; what does not decode stays as it came. A pair without a name is nothing, as everywhere (Ref §4.3).
 pub(super) fn query(text: &str) -> BTreeMap<Cow<'_, str>, Cow<'_, str>> {
-    let decode = |text| encode::decode_component(text).unwrap_or(Cow::Borrowed(text));
     let mut all: BTreeMap<_, Cow<'_, str>> = BTreeMap::new();
-    for pair in text.split('&') {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if name.is_empty() {
-            continue;
+    for (name, value) in pairs(text) {
+        match all.entry(name) {
+            Entry::Vacant(slot) => {
+                slot.insert(value);
+            }
+            Entry::Occupied(mut joined) => {
+                let joined = joined.get_mut().to_mut();
+                joined.push(',');
+                joined.push_str(&value);
+            }
         }
-        all.entry(decode(name))
-            .and_modify(|joined| {
-                joined.to_mut().push(',');
-                joined.to_mut().push_str(&decode(value));
-            })
-            .or_insert_with(|| decode(value));
     }
     all
+}
+
+/// The pairs of a query, decoded in the same way.
+pub(super) fn pairs(text: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    let decode = |text| encode::decode_component(text).unwrap_or(Cow::Borrowed(text));
+    text.split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .filter(|(name, _)| !name.is_empty())
+        .map(move |(name, value)| (decode(name), decode(value)))
 }
 
 /// The body of a request whose kind needs the whole of it.
