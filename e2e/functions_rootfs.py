@@ -59,7 +59,8 @@ def lay_out(root):
         copy(library, root)
     script = root / "usr/local/bin/functions-framework"
     script.parent.mkdir(parents=True)
-    script.write_text(f"#!{python}\nfrom functions_framework._cli import _cli\n_cli()\n")
+    # Debian's Python would look for packages elsewhere.
+    script.write_text(f"#!{python}\nimport sys\nsys.path.insert(0, '{site}')\nfrom functions_framework._cli import _cli\n_cli()\n")
     script.chmod(0o755)
     (root / "tmp").mkdir()
     (root / "tmp").chmod(0o1777)
