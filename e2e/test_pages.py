@@ -17,7 +17,11 @@ PAGES = pages.chapters()
 
 
 def test_there_are_pages():
-    assert "quickstart" in PAGES and len(PAGES) >= 5
+    """All that the first pages name, and no more."""
+    for index, place in ((REPO / "README.md", "config/"), (REPO / "config/README.md", "")):
+        named = re.findall(rf"^\| \[\S+\]\({place}([^/]+)/README.md\)", index.read_text(), re.M)
+        assert sorted([*named, "quickstart"]) == PAGES, index
+    assert len(PAGES) == 7
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -31,19 +35,15 @@ def test_a_page_does_what_it_says(page, start, tmp_path):
     # A copy, so that a page may change what it explains, and so that nothing is written beside the samples.
     root = tmp_path / "repo"
     shutil.copytree(source, root / "config" / page)
-    echo = paifang.free_port() if "--echo" in began.group(1) else None
-    if echo:
-        for file in (root / "config" / page).glob("*.yaml"):
-            file.write_text(re.sub(r"\b9000\b", str(echo), file.read_text()))
-    gateway = start(root / "config" / page, echo_port=echo)
-    others = {9000: echo or 9000, **{port: paifang.free_port() for port in (9001, 9002)}}
+    ports = {port: paifang.free_port() for port in range(9000, 9004)}
 
     def here(line):
-        for listener, port in (("http", 8080), ("https", 8443), ("internal", 8081), ("admin", 9901)):
-            line = re.sub(rf"(?<=:){port}\b", str(gateway.port(listener)), line)
-        for port, free in others.items():
-            line = re.sub(rf"(?<=:){port}\b", str(free), line)
-        return line
+        return re.sub(rf"(?<=[: ])({'|'.join(map(str, ports))})\b", lambda port: str(ports[int(port[1])]), line)
+
+    for file in (root / "config" / page).glob("*.yaml"):
+        file.write_text(here(file.read_text()))
+    gateway = start(root / "config" / page, echo_port=ports[9000] if began.group(1) else None)
+    ports |= {port: gateway.port(listener) for listener, port in (("http", 8080), ("https", 8443), ("internal", 8081), ("admin", 9901))}
 
     def seen(command):
         """Waits until what was started listens, and until the gateway has told what it made of a change."""

@@ -1,7 +1,7 @@
 //! The chapters of `config/`, followed on a cluster: every command of every page, as it is written. `e2e/pages.py` tells how, and `e2e/test_pages.py` does the
 //! same in standalone.
 
-use paifang_testkit::{repository, run};
+use paifang_testkit::{Image, Node, repository, run};
 
 use crate::cluster::{Scene, forwarding};
 
@@ -15,6 +15,7 @@ fn every_chapter_does_on_a_cluster_what_its_page_says() {
         .kubectl()
         .run(&["apply", "--server-side", "-f", &grants.to_string_lossy()])
         .unwrap();
+    load_backends(scene.node);
     let python = repository().join(".cache/venv/bin/python");
     assert!(
         python.exists(),
@@ -28,4 +29,15 @@ fn every_chapter_does_on_a_cluster_what_its_page_says() {
         .env("PAIFANG_BIN", env!("CARGO_BIN_EXE_paifang")))
     .unwrap();
     eprintln!("{said}");
+}
+
+/// The servers behind some chapters, by the names that the pages give their images.
+fn load_backends(node: &Node) {
+    let functions = repository().join("config/06-functions/main.py");
+    for image in [
+        Image::of_program("paifang.test/paifang-sink:1", "paifang-sink"),
+        Image::functions("paifang.test/functions:1", &functions),
+    ] {
+        node.load(&image.unwrap()).unwrap();
+    }
 }
