@@ -21,7 +21,7 @@ def test_there_are_pages():
     for index, place in ((REPO / "README.md", "config/"), (REPO / "config/README.md", "")):
         named = re.findall(rf"^\| \[\S+\]\({place}([^/]+)/README.md\)", index.read_text(), re.M)
         assert sorted([*named, "quickstart"]) == PAGES, index
-    assert len(PAGES) == 7
+    assert len(PAGES) == 8
 
 
 @pytest.mark.parametrize("page", PAGES)

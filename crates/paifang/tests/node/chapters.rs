@@ -36,6 +36,7 @@ fn load_backends(node: &Node) {
     let functions = repository().join("config/06-functions/main.py");
     for image in [
         Image::of_program("paifang.test/paifang-sink:1", "paifang-sink"),
+        Image::of_program("docker.io/versity/versitygw:v1.8.0", "versitygw"),
         Image::functions("paifang.test/functions:1", &functions),
     ] {
         node.load(&image.unwrap()).unwrap();
