@@ -27,7 +27,7 @@ class Authority:
         self.path = self.home / f"{name.replace(' ', '-')}.crt"
         self.path.write_text(self.pem)
 
-    def issue(self, common_name, *names, client=False):
+    def issue(self, common_name, *names, client=False, ends=YEAR):
         """(certificate PEM, key PEM) for the given DNS names."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.timezone.utc)
@@ -35,7 +35,7 @@ class Authority:
         builder = (
             x509.CertificateBuilder().subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]))
             .issuer_name(self.name).public_key(key.public_key()).serial_number(x509.random_serial_number())
-            .not_valid_before(now - YEAR).not_valid_after(now + YEAR)
+            .not_valid_before(now - YEAR).not_valid_after(now + ends)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         )

@@ -84,6 +84,8 @@ pub struct ServicePort {
     pub name: Option<String>,
     /// The Service's port, not the target port.
     pub number: u16,
+    /// Its `appProtocol`.
+    pub app_protocol: Option<String>,
     /// Addresses that are ready to be called.
     pub ready: Vec<SocketAddr>,
 }

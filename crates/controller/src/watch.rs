@@ -195,6 +195,7 @@ fn service(object: core::Service) -> Service {
             .map(|port| ServicePort {
                 name: port.name.filter(|name| !name.is_empty()),
                 number: u16::try_from(port.port).unwrap_or_default(),
+                app_protocol: port.app_protocol,
                 // The gateways follow the endpoints themselves.
                 ready: Vec::new(),
             })

@@ -204,6 +204,9 @@ fn line(out: &mut Vec<u8>, clock: &mut Clock, record: &Record) {
         millis(out, "upstream_ms", between(dispatched, answered));
     }
     number(out, "sent_bytes", record.sent_bytes);
+    if let Some(received) = record.received_bytes {
+        number(out, "received_bytes", received);
+    }
     flag(out, "cut", record.cut);
     out.extend_from_slice(b"}\n");
 }

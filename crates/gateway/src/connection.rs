@@ -1,11 +1,17 @@
 //! One client connection: the handshake, the protocol, its end.
 
 use std::{
-    cell::Cell, convert::Infallible, io, net::SocketAddr, pin::Pin, rc::Rc, task::Context,
+    cell::Cell,
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::{
     body::Incoming,
     rt::{Executor, Read, Write},
@@ -14,7 +20,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use paifang_model::HostPattern;
-use paifang_proxy::{Client, ClientTls};
+use paifang_proxy::{Client, ClientTls, Tunnel};
 use rustls::server::Acceptor;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::Sleep};
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
@@ -195,13 +201,14 @@ where
         protocols.patience,
     );
     let proxy = Rc::clone(&local.proxy);
+    let caller = Rc::clone(&client);
     // Boxed: the library keeps room for this future as long as the connection lives, and most connections are idle.
     let service = service_fn(move |request: Request<Incoming>| {
-        let (proxy, client, local) = (Rc::clone(&proxy), Rc::clone(&client), Rc::clone(local));
+        let (proxy, client, local) = (Rc::clone(&proxy), Rc::clone(&caller), Rc::clone(local));
         Box::pin(async move {
             // Made inside, where it stays: it is large, and copying it costs more than a phase of the request.
             let mut response = proxy.serve(client, request).await?;
-            if local.is_draining() {
+            if local.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 let headers = response.headers_mut();
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
                 headers.remove("keep-alive");
@@ -214,13 +221,41 @@ where
             .last
             .serve_connection(TokioIo::new(io), service)
             .await;
-    } else {
-        drive(
+        return;
+    }
+    let mut connection = protocols.http1.serve_connection(TokioIo::new(io), service);
+    drive(local, &mut connection).await;
+    if let Some(tunnel) = client.take_tunnel() {
+        // Boxed: few connections come here, and every one would have to keep room for it.
+        let parts = connection.into_parts();
+        Box::pin(tunnel_through(
             local,
-            protocols.http1.serve_connection(TokioIo::new(io), service),
-        )
+            tunnel,
+            parts.io.into_inner(),
+            &parts.read_buf,
+        ))
         .await;
     }
+}
+
+/// What follows a `101`. Ends with the drain, as nothing else would end it.
+async fn tunnel_through<S>(local: &Rc<Local>, tunnel: Tunnel, io: GuardedIo<S>, early: &[u8])
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let Some((stream, held)) = io.into_parts() else {
+        return;
+    };
+    let early = [early, &held].concat();
+    let mut told = None;
+    let leaving = std::future::poll_fn(|cx: &mut Context<'_>| {
+        if local.is_draining() {
+            return Poll::Ready(());
+        }
+        told.get_or_insert_with(|| local.tell(cx.waker().clone()));
+        Poll::Pending
+    });
+    tunnel.run(stream, &early, leaving).await;
 }
 
 async fn serve_http2(local: &Rc<Local>, stream: TlsStream<TcpStream>, client: Client) {
@@ -264,7 +299,7 @@ async fn serve_http2(local: &Rc<Local>, stream: TlsStream<TcpStream>, client: Cl
 
 /// Polls an HTTP/1.1 connection until it ends. When the gateway drains, its next answer says that it is the last; one that stays idle
 /// is asked to end a little later, so that a request which is on its way by then is answered and not lost.
-async fn drive(local: &Rc<Local>, connection: impl Graceful) {
+async fn drive(local: &Rc<Local>, connection: &mut (impl Graceful + Unpin)) {
     let idle = local.common.settings.drain.idle;
     drive_until(local, connection, &Cell::new(false), idle).await;
 }
@@ -302,6 +337,12 @@ async fn drive_until(
     .await;
     if let Err(error) = result {
         tracing::trace!(%error, "a client connection ended early");
+    }
+}
+
+impl<C: Graceful + Unpin> Graceful for &mut C {
+    fn end(mut self: Pin<&mut Self>) {
+        Pin::new(&mut **self).end();
     }
 }
 

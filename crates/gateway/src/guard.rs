@@ -135,6 +135,14 @@ impl<S> GuardedIo<S> {
         }
     }
 
+    /// The connection itself, and what was received and not handed on; `None` when that is not known any more.
+    pub(crate) fn into_parts(self) -> Option<(S, Vec<u8>)> {
+        match self.reading {
+            Reading::Open | Reading::Eof => Some((self.io, self.held)),
+            Reading::Ended | Reading::Failed => None,
+        }
+    }
+
     fn refused(&self) -> RefMut<'_, Option<Refusal>> {
         self.client.refused.borrow_mut()
     }

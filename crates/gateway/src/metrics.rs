@@ -88,6 +88,8 @@ pub(crate) struct WorkerCounts {
     pub(crate) idle_backend_connections: Count,
     ejected: Count,
     returned: Count,
+    tunnels_opened: Count,
+    tunnels_closed: Count,
 }
 
 #[derive(Debug)]
@@ -214,6 +216,8 @@ impl WorkerCounts {
         let count = match change {
             Change::Ejected => &self.ejected,
             Change::Returned => &self.returned,
+            Change::TunnelOpened => &self.tunnels_opened,
+            Change::TunnelClosed => &self.tunnels_closed,
         };
         count.add(1);
     }
@@ -449,6 +453,7 @@ impl Collector for Collected {
             totals.sum(|worker| &worker.idle_backend_connections),
         )?;
         encode_ejections(totals, out)?;
+        encode_tunnels(totals, out)?;
         gauge(out, "nonces", "Nonces remembered", (self.nonces)() as u64)
     }
 }
@@ -468,6 +473,23 @@ fn encode_ejections(totals: &Totals, out: &mut DescriptorEncoder<'_>) -> fmt::Re
         "backend_endpoints_ejected",
         "Endpoints left out now, each worker counted",
         ejected.saturating_sub(returned),
+    )
+}
+
+fn encode_tunnels(totals: &Totals, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let closed = totals.sum(|worker| &worker.tunnels_closed);
+    let opened = totals.sum(|worker| &worker.tunnels_opened);
+    counter(
+        out,
+        "upgrades",
+        "Connections that went over to WebSocket",
+        opened,
+    )?;
+    gauge(
+        out,
+        "upgrades_open",
+        "Connections on which WebSocket is spoken now",
+        opened.saturating_sub(closed),
     )
 }
 

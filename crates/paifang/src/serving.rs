@@ -8,7 +8,7 @@ use std::{
 use clap::Args;
 use ipnet::IpNet;
 use paifang_gateway::{AccessLog, Connections, Drain, Settings};
-use paifang_proxy::{Limits, Timeouts, network::BackendPolicy};
+use paifang_proxy::{Limits, Timeouts, network::BackendPolicy, trailers::Trailers};
 
 use crate::units::{Size, Time};
 
@@ -22,6 +22,13 @@ pub(crate) struct Serving {
     /// Believe X-Forwarded-For from this network; repeat for several
     #[arg(long, value_name = "CIDR", help_heading = "Platform settings")]
     trust_proxy: Vec<IpNet>,
+
+    /// Let this trailer pass, too, in both directions; repeat for several, end in * for all that begin so
+    ///
+    /// grpc-status, grpc-message, grpc-status-details-bin, content-digest, repr-digest and server-timing always pass. What RFC 9110
+    /// §6.5.1 keeps out of trailers never does.
+    #[arg(long, value_name = "NAME", value_parser = trailer, help_heading = "Platform settings")]
+    allow_trailer: Vec<String>,
 
     /// Ask this name server instead of those of /etc/resolv.conf; repeat for several
     ///
@@ -144,6 +151,15 @@ pub(crate) struct Serving {
     )]
     backend_idle_timeout: Time,
 
+    /// Silence in server-sent events and on WebSockets, which no other time ends
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "5m",
+        help_heading = "Timeouts"
+    )]
+    stream_idle_timeout: Time,
+
     /// At the end: requests in flight may take so long
     #[arg(
         long,
@@ -152,6 +168,13 @@ pub(crate) struct Serving {
         help_heading = "Timeouts"
     )]
     drain_timeout: Time,
+}
+
+fn trailer(text: &str) -> Result<String, String> {
+    let allowed = Trailers::default().allow(text);
+    allowed
+        .map(|()| text.to_owned())
+        .map_err(|error| error.to_string())
 }
 
 /// An address, with port 53 unless it has another.
@@ -181,6 +204,7 @@ impl Serving {
                 trusted_proxies: self.trust_proxy.clone(),
                 backends,
                 name_servers: self.name_server.clone(),
+                trailers: self.trailers(),
             },
             access_log: match access_log {
                 "stderr" => AccessLog::Stderr,
@@ -199,6 +223,15 @@ impl Serving {
             },
             ..default
         }
+    }
+
+    fn trailers(&self) -> Trailers {
+        let mut trailers = Trailers::default();
+        for name in &self.allow_trailer {
+            // Read before.
+            let _ = trailers.allow(name);
+        }
+        trailers
     }
 
     fn limits(&self) -> Limits {
@@ -223,6 +256,7 @@ impl Serving {
             handshake: self.handshake_timeout.0,
             connect: self.connect_timeout.0,
             backend_idle: self.backend_idle_timeout.0,
+            stream_idle: self.stream_idle_timeout.0,
         }
     }
 }

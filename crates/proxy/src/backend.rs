@@ -10,6 +10,7 @@ mod call;
 mod dial;
 mod event;
 mod function;
+mod h2;
 mod http;
 mod json;
 mod mock;
@@ -61,6 +62,8 @@ pub(crate) struct Remote {
 /// Where a backend is and how connections to it are made.
 pub(crate) struct Upstream {
     pub(crate) scheme: Scheme,
+    /// Whether HTTP/2 is spoken: over TLS if the other end takes it, else without asking.
+    pub(crate) http2: bool,
     /// How TLS is verified.
     pub(crate) tls: Option<BackendTls>,
     /// For SNI and verification, unless the TLS settings name another. Without port.
@@ -160,13 +163,17 @@ impl Backend {
                 http.host
                     .clone()
                     .unwrap_or_else(|| http.address.authority()),
-                Upstream::at(&http.address, http.tls.as_ref()),
+                Upstream {
+                    http2: http.http2,
+                    ..Upstream::at(&http.address, http.tls.as_ref())
+                },
                 None,
             )?,
             Target::Vpc(vpc) => Remote::new(
                 vpc.host.clone(),
                 Upstream {
                     scheme: vpc.scheme,
+                    http2: vpc.http2,
                     tls: vpc.tls.clone(),
                     host: paifang_model::normalise_host(&vpc.host)
                         .unwrap_or(&vpc.host)
@@ -231,6 +238,7 @@ impl Upstream {
     fn at(address: &Address, tls: Option<&BackendTls>) -> Self {
         Self {
             scheme: address.scheme,
+            http2: false,
             tls: tls.cloned(),
             host: address.host.clone(),
             place: Place::Name(address.host.clone(), address.port),

@@ -19,6 +19,7 @@ use crate::{
     backend::Lease,
     record::{Observe, Record},
     refusal::Refusal,
+    trailers::Trailers,
 };
 
 /// Why a body could not be read or sent to its end.
@@ -33,12 +34,13 @@ pub(crate) enum Outgoing {
     Stream(Limited),
 }
 
-/// A streamed request body within the limit. Trailers are dropped: none is allow-listed.
+/// A streamed request body within the limit. Of trailers those pass that are allow-listed.
 pub(crate) struct Limited {
     incoming: Incoming,
     left: u64,
     fault: Fault,
     progress: Option<Progress>,
+    trailers: Rc<Trailers>,
 }
 
 /// Where a streamed body leaves the reason it ended early, for the task that waits for the backend's answer.
@@ -60,15 +62,6 @@ impl Progress {
     }
 }
 
-/// How long an answer may take.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Patience {
-    /// It must be complete by then.
-    Until(Instant),
-    /// As long as it goes on: so long may nothing come.
-    WhileMoving(Duration),
-}
-
 impl Fault {
     pub(crate) fn set(&self, refusal: Refusal) {
         self.0.borrow_mut().get_or_insert(refusal);
@@ -80,12 +73,18 @@ impl Fault {
 }
 
 impl Limited {
-    pub(crate) fn new(incoming: Incoming, limit: u64, fault: Fault) -> Self {
+    pub(crate) fn new(
+        incoming: Incoming,
+        limit: u64,
+        fault: Fault,
+        trailers: Rc<Trailers>,
+    ) -> Self {
         Self {
             incoming,
             left: limit,
             fault,
             progress: None,
+            trailers,
         }
     }
 
@@ -144,8 +143,12 @@ impl Limited {
                     return Poll::Ready(Some(Err(error.into())));
                 }
             };
-            let Ok(data) = frame.into_data() else {
-                continue;
+            let data = match frame.into_data() {
+                Ok(data) => data,
+                Err(frame) => match passing(frame, &self.trailers) {
+                    Some(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                    None => continue,
+                },
             };
             match self.left.checked_sub(data.len() as u64) {
                 Some(left) => self.left = left,
@@ -160,6 +163,12 @@ impl Limited {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
     }
+}
+
+/// What passes of a frame that is no data.
+fn passing(frame: Frame<Bytes>, allowed: &Trailers) -> Option<Frame<Bytes>> {
+    let trailers = frame.into_trailers().ok()?;
+    allowed.filter(trailers).map(Frame::trailers)
 }
 
 /// Reads a whole body of at most `limit` bytes.
@@ -212,11 +221,21 @@ struct Finish {
     observer: Rc<dyn Observe>,
     /// The connection that the answer comes from, to be used again once the answer is complete.
     lease: Option<Lease>,
-    patience: Option<Patience>,
+    time: Time,
+    trailers: Option<Rc<Trailers>>,
     /// Made when the backend first makes us wait.
     sleep: Option<Pin<Box<Sleep>>>,
-    /// Whether something came since `sleep` was set.
-    moved: bool,
+}
+
+/// How long an answer may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Time {
+    /// As long as it likes: it is at hand.
+    Any,
+    /// All of it until then.
+    Until(Instant),
+    /// However long, but never silent for so long.
+    Silent(Duration),
 }
 
 impl Body {
@@ -232,9 +251,9 @@ impl Body {
                 record,
                 observer,
                 lease: None,
-                patience: None,
+                time: Time::Any,
+                trailers: None,
                 sleep: None,
-                moved: false,
             })),
         }
     }
@@ -243,7 +262,8 @@ impl Body {
     pub(crate) fn of_backend(
         incoming: Incoming,
         lease: Lease,
-        patience: Patience,
+        time: Time,
+        trailers: Rc<Trailers>,
         record: Box<Record>,
         observer: Rc<dyn Observe>,
     ) -> Self {
@@ -253,9 +273,9 @@ impl Body {
                 record,
                 observer,
                 lease: Some(lease),
-                patience: Some(patience),
+                time,
+                trailers: Some(trailers),
                 sleep: None,
-                moved: false,
             })),
         }
     }
@@ -284,13 +304,17 @@ impl Body {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
                         if let Some(finish) = &mut self.finish {
-                            finish.record.sent_bytes += data.len() as u64;
-                            finish.moved = true;
+                            finish.moved(data.len());
                         }
                         return Poll::Ready(Some(Ok(Frame::data(data))));
                     }
-                    // Trailers of a backend are dropped: none is allow-listed.
-                    Err(_) => continue,
+                    Err(frame) => {
+                        let allowed = self.finish.as_ref().and_then(|it| it.trailers.as_ref());
+                        match allowed.and_then(|allowed| passing(frame, allowed)) {
+                            Some(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                            None => continue,
+                        }
+                    }
                 },
                 Poll::Ready(Some(Err(error))) => {
                     self.cut();
@@ -314,27 +338,10 @@ impl Body {
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(finish) = &mut self.finish else {
-            return Poll::Pending;
-        };
-        let Some(patience) = finish.patience else {
-            return Poll::Pending;
-        };
-        let deadline = match patience {
-            Patience::Until(deadline) => deadline,
-            Patience::WhileMoving(pause) => Instant::now() + pause,
-        };
-        let moved = std::mem::take(&mut finish.moved);
-        let sleep = match &mut finish.sleep {
-            Some(sleep) => {
-                if moved && matches!(patience, Patience::WhileMoving(_)) {
-                    sleep.as_mut().reset(deadline.into());
-                }
-                sleep
-            }
-            none => none.insert(Box::pin(tokio::time::sleep_until(deadline.into()))),
-        };
-        sleep.as_mut().poll(cx)
+        match &mut self.finish {
+            Some(finish) => finish.poll_late(cx),
+            None => Poll::Pending,
+        }
     }
 
     fn cut(&mut self) {
@@ -342,6 +349,30 @@ impl Body {
             finish.record.cut = true;
             finish.lease = None;
         }
+    }
+}
+
+impl Finish {
+    /// A piece of the answer is here.
+    fn moved(&mut self, bytes: usize) {
+        self.record.sent_bytes += bytes as u64;
+        if matches!(self.time, Time::Silent(_)) {
+            // The timer begins anew when there is something to wait for.
+            self.sleep = None;
+        }
+    }
+
+    /// Ready when the backend takes too long.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let until = match self.time {
+            Time::Any => return Poll::Pending,
+            Time::Until(until) => until,
+            Time::Silent(longest) => Instant::now() + longest,
+        };
+        self.sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until.into())))
+            .as_mut()
+            .poll(cx)
     }
 }
 

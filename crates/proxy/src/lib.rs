@@ -23,6 +23,8 @@ mod respond;
 mod serve;
 mod settings;
 mod throttle;
+pub mod trailers;
+mod upgrade;
 
 pub use body::Body;
 pub use config::Config;
@@ -33,3 +35,4 @@ pub use record::{Change, Observe, Record, RequestId};
 pub use respond::refuse;
 pub use serve::{Client, ClientTls, Shared, Worker};
 pub use settings::{Limits, Settings, Timeouts};
+pub use upgrade::Tunnel;

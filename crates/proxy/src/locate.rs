@@ -210,7 +210,9 @@ impl Located<'_> {
         client: &Client,
     ) -> Result<(), Refusal> {
         let api = &self.route.api;
-        if !api.protocols.contains(protocol) || protocol == Protocol::Websocket {
+        let open = protocol != Protocol::Websocket
+            || self.domain().is_some_and(|domain| domain.web_socket);
+        if !api.protocols.contains(protocol) || !open {
             return Err(Refusal::protocol(protocol));
         }
         if api.internal_only && client.network == Network::Public {

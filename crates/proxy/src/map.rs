@@ -32,6 +32,7 @@ use crate::{
     record::Record,
     refusal::Refusal,
     serve::{Client, Now, Worker},
+    trailers::{Trailers, are_taken},
 };
 
 /// All that a mapping is made from.
@@ -70,6 +71,7 @@ struct Plan {
     /// Set, the first of a name replacing what was there.
     set: Vec<(HeaderName, HeaderValue)>,
     aliases: bool,
+    trailers: bool,
 }
 
 /// A name and a value of a query or form, as they came.
@@ -234,6 +236,7 @@ impl<'r> Output<'r> {
                 remove: Vec::new(),
                 set: Vec::with_capacity(8),
                 aliases: inputs.cleaned.known.aliases,
+                trailers: inputs.cleaned.known.trailers,
             },
             query: String::new(),
             keep_query: api.mode == Mode::Passthrough,
@@ -818,7 +821,14 @@ impl Mapped {
         self,
         parts: Parts,
         body: Outgoing,
+        trailers: &Trailers,
     ) -> Result<Request<Outgoing>, Refusal> {
+        let of_trailers = self.headers.trailers.then(|| {
+            (
+                are_taken(&parts.headers),
+                trailers.announced(&parts.headers),
+            )
+        });
         let mut headers = match self.headers.fresh {
             Some(fresh) => fresh,
             None => {
@@ -830,6 +840,15 @@ impl Mapped {
                 headers
             }
         };
+        if let Some((taken, announced)) = of_trailers {
+            if taken {
+                headers.insert(header::TE, HeaderValue::from_static("trailers"));
+                headers.insert(header::CONNECTION, HeaderValue::from_static("TE"));
+            }
+            if let Some(names) = announced {
+                headers.insert(header::TRAILER, names);
+            }
+        }
         for name in &self.headers.remove {
             headers.remove(name);
         }

@@ -55,6 +55,8 @@ pub struct Record {
     pub refusal: Option<Refusal>,
     /// Bytes of the answer's body sent.
     pub sent_bytes: u64,
+    /// Bytes that came from the client on an upgraded connection.
+    pub received_bytes: Option<u64>,
     /// Whether the answer ended early: the backend broke off, or the client left.
     pub cut: bool,
 }
@@ -75,6 +77,10 @@ pub enum Change {
     Ejected,
     /// It is not left out any more.
     Returned,
+    /// A client and a backend talk past HTTP from now on.
+    TunnelOpened,
+    /// They do so no more.
+    TunnelClosed,
 }
 
 /// `X-Ca-Request-Id`: an upper-case UUID of version 4 (Ref §3.1, RFC 9562 §5.4).

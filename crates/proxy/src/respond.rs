@@ -7,11 +7,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use paifang_model::Method;
 
 use crate::{
-    body::Body,
+    body::{Body, Time},
     clean::head::{self, Cleaned},
-    record::{Observe, Record},
+    record::Record,
     refusal::Refusal,
-    serve::Answer,
+    serve::{Answer, Client, Worker},
+    upgrade::{self, Tunnel},
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-ca-request-id");
@@ -25,19 +26,25 @@ const SERVER: HeaderValue = HeaderValue::from_static("Paifang");
 /// Clients are told less than our own idle timeout, so that it is they who close (Ref §3.1).
 const KEEP_ALIVE_VALUE: HeaderValue = HeaderValue::from_static("timeout=25");
 
-/// Finishes an answer. `record` goes to `observer` when the answer's body is over.
+/// Finishes an answer. `record` goes to the observer when the answer's body is over.
 pub(crate) fn respond(
     answer: Result<Answer, Refusal>,
     mut record: Box<Record>,
     via_sub_domain: bool,
-    observer: Rc<dyn Observe>,
+    worker: &Worker,
+    client: &Client,
 ) -> Response<Body> {
+    let observer = Rc::clone(&worker.observer);
     let http1 = record.version < http::Version::HTTP_2;
     let id = record.id.header();
     let mut response = match answer {
-        Ok(Answer::Backend(response, lease, patience)) => {
+        Ok(Answer::Backend(response, lease, time)) => {
             let (mut parts, incoming) = response.into_parts();
+            let announced = worker.trailers.announced(&parts.headers);
             own_headers_only(&mut parts.headers);
+            if let Some(names) = announced {
+                parts.headers.insert(header::TRAILER, names);
+            }
             record.status = parts.status;
             // A length without a body belongs to the answers to HEAD and to 304 alone (RFC 9110 §8.6).
             if hyper::body::Body::is_end_stream(&incoming)
@@ -46,10 +53,25 @@ pub(crate) fn respond(
             {
                 parts.headers.remove(header::CONTENT_LENGTH);
             }
+            let time = if is_event_stream(&parts.headers) {
+                Time::Silent(worker.settings().timeouts.stream_idle)
+            } else {
+                time
+            };
+            let trailers = Rc::clone(&worker.trailers);
             Response::from_parts(
                 parts,
-                Body::of_backend(incoming, lease, patience, record, observer),
+                Body::of_backend(incoming, lease, time, trailers, record, observer),
             )
+        }
+        Ok(Answer::Upgrade(granted)) => {
+            let (mut parts, backend) = *granted;
+            own_headers_only(&mut parts.headers);
+            upgrade::confirm(&mut parts.headers);
+            record.status = parts.status;
+            let idle = worker.settings().timeouts.stream_idle;
+            client.upgrade_to(Tunnel::new(backend, idle, record, observer));
+            Response::from_parts(parts, Body::unobserved(Bytes::new()))
         }
         Ok(Answer::Own(response)) => {
             let (mut parts, bytes) = response.into_parts();
@@ -76,6 +98,15 @@ pub(crate) fn respond(
         headers.insert(KEEP_ALIVE, KEEP_ALIVE_VALUE);
     }
     response
+}
+
+/// Whether an answer goes on for as long as there are events (HTML §9.2).
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        let kind = value.as_bytes().split(|&b| b == b';').next();
+        kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(EVENTS))
+    })
 }
 
 /// An answer outside of any request that reached a worker.

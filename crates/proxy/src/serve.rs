@@ -11,8 +11,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use http::{HeaderValue, Request, Response, StatusCode, Version, response};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
 use paifang_model::{HostPattern, Protocol};
 use paifang_signing::Scratch;
 use paifang_snapshot::{
@@ -23,7 +23,7 @@ use paifang_snapshot::{
 use crate::{
     authenticate::{self, Identity},
     backend::{self, Backend, Call, Credentials, Exchange, Kind, Load, Outliers, Pool, Resolver},
-    body::{Body, Fault, Limited, Outgoing, Patience, Progress, collect},
+    body::{Body, Fault, Limited, Outgoing, Progress, Time, collect},
     clean::{
         head::{self, Cleaned},
         wire::REFUSED_METHOD,
@@ -37,6 +37,8 @@ use crate::{
     refusal::Refusal,
     respond,
     settings::Settings,
+    trailers::Trailers,
+    upgrade::{self, Tunnel},
 };
 
 /// What all workers of a process share.
@@ -60,8 +62,9 @@ pub struct Worker {
     pub(crate) resolver: Resolver,
     pub(crate) load: Load,
     pub(crate) outliers: Outliers,
+    pub(crate) trailers: Rc<Trailers>,
+    pub(crate) observer: Rc<dyn Observe>,
     scratch: RefCell<Scratch>,
-    observer: Rc<dyn Observe>,
 }
 
 /// A client's connection.
@@ -75,6 +78,8 @@ pub struct Client {
     pub tls: Option<ClientTls>,
     /// Why [`crate::clean::wire::Wire`] refused what arrived, set before the request it concerns is handed on.
     pub refused: RefCell<Option<Refusal>>,
+    /// What follows the last answer, once that has been sent and was a `101`.
+    tunnel: RefCell<Option<Tunnel>>,
     /// What `X-Forwarded-For` says of it, written once a connection.
     pub(crate) forwarded_for: HeaderValue,
 }
@@ -99,9 +104,11 @@ enum Received {
 /// An answer on its way out, before the headers every answer has.
 pub(crate) enum Answer {
     /// Of a backend.
-    Backend(Response<Incoming>, crate::backend::Lease, Patience),
+    Backend(Response<Incoming>, crate::backend::Lease, Time),
     /// Of the gateway: a Mock's, or a redirect.
     Own(Response<Bytes>),
+    /// Of a backend that goes over to another protocol.
+    Upgrade(Box<(response::Parts, OnUpgrade)>),
 }
 
 /// The status in the [`Record`] of a request whose client did not wait; nginx made this number usual. It is never sent.
@@ -118,9 +125,19 @@ impl Client {
             network,
             tls,
             refused: RefCell::new(None),
+            tunnel: RefCell::new(None),
             forwarded_for: HeaderValue::try_from(address)
                 .unwrap_or(HeaderValue::from_static("unknown")),
         }
+    }
+
+    pub(crate) fn upgrade_to(&self, tunnel: Tunnel) {
+        *self.tunnel.borrow_mut() = Some(tunnel);
+    }
+
+    /// What the connection is for now that HTTP on it has ended; `None` when it has simply ended.
+    pub fn take_tunnel(&self) -> Option<Tunnel> {
+        self.tunnel.borrow_mut().take()
     }
 }
 
@@ -154,6 +171,7 @@ impl Worker {
             resolver: Resolver::new(&shared.settings.name_servers),
             outliers: Outliers::new(Rc::clone(&observer)),
             load: Load::default(),
+            trailers: Rc::new(shared.settings.trailers.clone()),
             scratch: RefCell::new(Scratch::new()),
             observer,
             shared,
@@ -206,7 +224,8 @@ impl Worker {
             answer,
             record,
             *via_sub_domain,
-            Rc::clone(&self.observer),
+            &self,
+            &client,
         ))
     }
 
@@ -241,7 +260,8 @@ impl Worker {
         let mut located = bound.route(client, now, &cleaned, &mut captures)?;
         record.group = Some(Arc::clone(located.group()));
         record.route = Some(Arc::clone(located.route));
-        located.check_protocol(protocol(client, &cleaned), client)?;
+        let protocol = protocol(client, &cleaned, parts.version);
+        located.check_protocol(protocol, client)?;
         located.check_limits()?;
 
         let api = &*located.route.api;
@@ -305,6 +325,9 @@ impl Worker {
         })?;
         let remote = match &**backend {
             Backend::Remote(remote) => remote,
+            _ if protocol == Protocol::Websocket && !can_upgrade(backend, &received) => {
+                return Err(Refusal::protocol(protocol));
+            }
             Backend::Own(mock) => return Ok(Answer::Own(mock.answer())),
             Backend::Unusable(reason) => return Err(Refusal::unusable_api().detail(reason)),
         };
@@ -334,20 +357,27 @@ impl Worker {
                 Outgoing::Empty
             }
             (None, Received::Stream(stream)) => {
-                let limited = Limited::new(stream, limit, fault.clone());
+                let trailers = Rc::clone(&self.trailers);
+                let limited = Limited::new(stream, limit, fault.clone(), trailers);
                 Outgoing::Stream(match call {
                     Some(_) => limited.watched(progress.clone()),
                     None => limited,
                 })
             }
         };
-        let request = mapped.into_request(parts, body)?;
+        let handshake =
+            (protocol == Protocol::Websocket).then(|| upgrade::handshake(&parts.headers));
+        let mut request = mapped.into_request(parts, body, &self.trailers)?;
+        if let Some(handshake) = &handshake {
+            upgrade::ask(handshake, request.headers_mut());
+        }
         let exchange = Exchange {
             worker: self,
             config: &config,
             upstream: &remote.upstream,
             backend: route.backend.id,
             deadline: Instant::now() + route.api.timeout,
+            upgrades: handshake.is_some(),
             fault,
             progress,
         };
@@ -358,9 +388,7 @@ impl Worker {
             }
             None => backend::ask(&exchange, request, record)
                 .await
-                .map(|(response, lease)| {
-                    Answer::Backend(response, lease, Patience::Until(exchange.deadline))
-                }),
+                .map(|(response, lease)| Answer::of(response, lease, exchange.deadline)),
         };
         answer.map_err(|refusal| client.refused.borrow_mut().take().unwrap_or(refusal))
     }
@@ -375,6 +403,25 @@ fn credentials(kind: &dyn Kind, config: &Config) -> Result<Option<Credentials>, 
     key.map(|key| Some(Arc::clone(key))).ok_or_else(|| {
         Refusal::unusable_api().detail(format_args!("Secret {secret} has no access key"))
     })
+}
+
+/// Whether a request for WebSocket can be passed on: to a backend that is asked as mapped, and without a body.
+fn can_upgrade(backend: &Backend, received: &Received) -> bool {
+    let bodiless = match received {
+        Received::Whole(_) => false,
+        Received::Stream(stream) => hyper::body::Body::is_end_stream(stream),
+    };
+    bodiless && matches!(backend, Backend::Remote(remote) if remote.kind.is_none())
+}
+
+impl Answer {
+    fn of(mut response: Response<Incoming>, lease: backend::Lease, deadline: Instant) -> Self {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let upgrade = hyper::upgrade::on(&mut response);
+            return Self::Upgrade(Box::new((response.into_parts().0, upgrade)));
+        }
+        Self::Backend(response, lease, Time::Until(deadline))
+    }
 }
 
 impl Received {
@@ -404,9 +451,8 @@ impl Drop for Unanswered<'_> {
 }
 
 /// The protocol a request uses, as an Api lists it.
-fn protocol(client: &Client, cleaned: &Cleaned<'_>) -> Protocol {
-    let upgrade = cleaned.known.upgrade.map(HeaderValue::as_bytes);
-    if upgrade.is_some_and(|value| value.eq_ignore_ascii_case(b"websocket")) {
+fn protocol(client: &Client, cleaned: &Cleaned<'_>, version: Version) -> Protocol {
+    if version == Version::HTTP_11 && upgrade::is_asked_for(cleaned.known.upgrade) {
         Protocol::Websocket
     } else if client.tls.is_some() {
         Protocol::Https
@@ -481,6 +527,7 @@ impl Record {
             status: StatusCode::OK,
             refusal: None,
             sent_bytes: 0,
+            received_bytes: None,
             cut: false,
         }
     }

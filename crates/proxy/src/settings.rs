@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
 
-use crate::network::BackendPolicy;
+use crate::{network::BackendPolicy, trailers::Trailers};
 
 /// What a worker needs to know beside the configuration it serves.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +17,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Which addresses backends may have.
     pub backends: BackendPolicy,
+    /// Which trailers pass, in both directions.
+    pub trailers: Trailers,
     /// Name servers asked instead of those of `/etc/resolv.conf`, unless empty. Search domains and `/etc/hosts` count all the same.
     pub name_servers: Vec<SocketAddr>,
 }
@@ -57,6 +59,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// An idle connection to a backend: 25 s.
     pub backend_idle: Duration,
+    /// The longest silence in server-sent events, which no total time ends, and on an upgraded connection: 5 min.
+    pub stream_idle: Duration,
 }
 
 impl Default for Limits {
@@ -83,6 +87,7 @@ impl Default for Timeouts {
             handshake: Duration::from_secs(10),
             connect: Duration::from_secs(5),
             backend_idle: Duration::from_secs(25),
+            stream_idle: Duration::from_secs(5 * 60),
         }
     }
 }

@@ -64,6 +64,18 @@ pub struct HttpBackend {
     /// TLS towards the backend, for an `https` address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<BackendTls>,
+    /// HTTP1, or HTTP2: over TLS if the server takes it, else HTTP/1.1; without TLS by prior knowledge (h2c).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_version: Option<HttpVersion>,
+}
+
+/// The version of HTTP spoken to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    HTTP1,
+    /// HTTP/2.
+    HTTP2,
 }
 
 /// TLS towards a backend.
@@ -104,6 +116,10 @@ pub struct VpcBackend {
     /// TLS towards the backend, with `scheme: HTTPS`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<BackendTls>,
+    /// HTTP1, or HTTP2: over TLS if the server takes it, else HTTP/1.1; without TLS by prior knowledge (h2c). By default HTTP2 for a
+    /// Service's port with `appProtocol: kubernetes.io/h2c`, else HTTP1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_version: Option<HttpVersion>,
 }
 
 /// A port of a Service.

@@ -294,6 +294,7 @@ fn backend(at: usize) -> wire::Backend {
                 .expect("an address"),
             host: None,
             tls: None,
+            http2: false,
         }),
     }
 }

@@ -439,6 +439,9 @@ pub struct HttpTarget {
     /// TLS settings, for an https address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<BackendTls>,
+    /// Whether HTTP/2 is spoken to it: over TLS if it takes it, else by prior knowledge.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub http2: bool,
 }
 
 /// A VPC backend.
@@ -454,6 +457,9 @@ pub struct VpcTarget {
     /// TLS settings, for scheme `HTTPS`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<BackendTls>,
+    /// Whether HTTP/2 is spoken to it: over TLS if it takes it, else by prior knowledge.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub http2: bool,
 }
 
 /// Where the endpoints of a VPC backend are.

@@ -39,6 +39,9 @@ pub(crate) struct Service {
     pub(crate) external_name: Option<String>,
     /// Name and number.
     pub(crate) ports: Vec<(Option<String>, u16)>,
+    /// `appProtocol` of ports, by number.
+    #[serde(default)]
+    pub(crate) protocols: BTreeMap<u16, String>,
     /// What the annotation says, when it is there.
     pub(crate) endpoints: Option<Vec<SocketAddr>>,
 }
@@ -212,6 +215,13 @@ fn service(root: &Node) -> Result<Service, Vec<Problem>> {
     let field = |name| spec.and_then(|spec| spec.get(name));
     let external = field("type").and_then(Node::text) == Some("ExternalName");
     let ports: Vec<_> = items(field("ports")).iter().filter_map(port).collect();
+    let protocols = items(field("ports"))
+        .iter()
+        .filter_map(|node| {
+            let protocol = node.get("appProtocol").and_then(Node::text)?;
+            Some((port(node)?.1, protocol.to_owned()))
+        })
+        .collect();
     let annotation = root
         .get("metadata")
         .and_then(|metadata| metadata.get("annotations"))
@@ -234,6 +244,7 @@ fn service(root: &Node) -> Result<Service, Vec<Problem>> {
             .filter(|_| external)
             .map(str::to_owned),
         ports,
+        protocols,
         endpoints,
     })
 }

@@ -279,6 +279,7 @@ fn unjoined(service: &beside::Service) -> Service {
     let ports = service.ports.iter().map(|(name, number)| ServicePort {
         name: name.clone(),
         number: *number,
+        app_protocol: service.protocols.get(number).cloned(),
         ready: ready.clone(),
     });
     Service {

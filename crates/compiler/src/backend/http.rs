@@ -1,7 +1,7 @@
 //! HTTP: a server at a fixed address (Ref §6.1).
 
 use paifang_model::{Address, Scheme};
-use paifang_resources::HttpBackend;
+use paifang_resources::{HttpBackend, HttpVersion};
 use paifang_snapshot::wire::{HttpTarget, Target};
 
 use super::{
@@ -16,6 +16,7 @@ pub(crate) struct Http {
     address: Address,
     host: Option<String>,
     tls: Option<Tls>,
+    http2: bool,
 }
 
 impl Kind for Http {
@@ -35,6 +36,7 @@ impl Kind for Http {
             address: address?,
             host: written.host.clone(),
             tls,
+            http2: written.http_version == Some(HttpVersion::HTTP2),
         })
     }
 
@@ -46,6 +48,7 @@ impl Kind for Http {
                 address: self.address.clone(),
                 host: self.host.clone(),
                 tls,
+                http2: self.http2,
             })
         })
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use paifang_model::{Address, ObjectName, Scheme};
-use paifang_resources::{GROUP, IntOrString, Scheme as WrittenScheme, VpcBackend};
+use paifang_resources::{GROUP, HttpVersion, IntOrString, Scheme as WrittenScheme, VpcBackend};
 use paifang_snapshot::wire::{Endpoints, Group, Target, VpcTarget};
 
 use super::{
@@ -16,6 +16,9 @@ use crate::{
     parse::{Check, text},
 };
 
+/// `appProtocol` of a port that speaks HTTP/2 by prior knowledge (GEP-1911).
+const H2C: &str = "kubernetes.io/h2c";
+
 /// What is written under `vpc`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Vpc {
@@ -23,6 +26,8 @@ pub(crate) struct Vpc {
     source: Source,
     host: Option<String>,
     tls: Option<Tls>,
+    /// As written; otherwise the Service says it.
+    http2: Option<bool>,
 }
 
 /// Where the endpoints are.
@@ -75,6 +80,9 @@ impl Kind for Vpc {
             source: source?,
             host: vpc.host.clone(),
             tls,
+            http2: vpc
+                .http_version
+                .map(|version| version == HttpVersion::HTTP2),
         })
     }
 
@@ -86,6 +94,9 @@ impl Kind for Vpc {
             Err(problem) => return Resolved::unavailable(problem),
         };
         let host = self.host.clone().unwrap_or(default_host);
+        let http2 = self
+            .http2
+            .unwrap_or_else(|| resolver.says_h2c(self.scheme, &self.source));
         let shown = shown(self.scheme, &self.source);
         server::resolve(&field, self.tls.as_ref(), None, shown, resolver, |tls| {
             Target::Vpc(VpcTarget {
@@ -93,6 +104,7 @@ impl Kind for Vpc {
                 endpoints,
                 host,
                 tls,
+                http2,
             })
         })
     }
@@ -174,6 +186,19 @@ impl Resolver<'_, '_> {
             port: port_name.to_owned(),
         };
         Ok((endpoints, host.authority()))
+    }
+
+    /// Whether the Service says that its port speaks HTTP/2 without TLS (GEP-1911). [`Self::endpoints`] has recorded that it was read.
+    fn says_h2c(&self, scheme: Scheme, source: &Source) -> bool {
+        let Source::Service { name, port } = source else {
+            return false;
+        };
+        let services = &self.certificates.objects.services;
+        let known = services
+            .get(name)
+            .and_then(|service| known_port(service, port));
+        scheme == Scheme::Http
+            && known.is_some_and(|port| port.app_protocol.as_deref() == Some(H2C))
     }
 
     fn external(
@@ -280,14 +305,18 @@ fn parse_port(field: &str, port: &IntOrString, check: &mut Check<'_>) -> Option<
     }
 }
 
+fn known_port<'s>(service: &'s Service, port: &str) -> Option<&'s ServicePort> {
+    let number: Option<u16> = port.parse().ok();
+    service.ports.iter().find(|known| match number {
+        Some(number) => known.number == number,
+        None => known.name.as_deref() == Some(port),
+    })
+}
+
 /// Number and name of a port that is named by number or name. An ExternalName may list no ports; then any number will do.
 fn service_port<'s>(service: &'s Service, port: &str) -> Option<(u16, &'s str)> {
     let number: Option<u16> = port.parse().ok();
-    let known = service.ports.iter().find(|known| match number {
-        Some(number) => known.number == number,
-        None => known.name.as_deref() == Some(port),
-    });
-    match known {
+    match known_port(service, port) {
         Some(known) => Some((known.number, known.name.as_deref().unwrap_or(""))),
         None if service.external_name.is_some() && service.ports.is_empty() => {
             number.map(|number| (number, ""))

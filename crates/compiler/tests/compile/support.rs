@@ -139,6 +139,7 @@ fn service(document: &Value) -> Service {
                 Some(ServicePort {
                     name: port["name"].as_str().map(str::to_owned),
                     number: port["port"].as_u64()?.try_into().ok()?,
+                    app_protocol: port["appProtocol"].as_str().map(str::to_owned),
                     ready: ready(&port["ready"]),
                 })
             })

@@ -36,6 +36,7 @@ fn large(number: usize, apis: usize, generation: usize) -> paifang_snapshot::wir
                     .unwrap(),
                 host: None,
                 tls: None,
+                http2: false,
             }),
         });
         for stage in ["PRE", "RELEASE"] {

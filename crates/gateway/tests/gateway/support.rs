@@ -159,6 +159,7 @@ pub(crate) fn group(domains: Vec<Domain>, body: &str, backend: SocketAddr) -> Gr
                     address: format!("http://{backend}").parse().unwrap(),
                     host: None,
                     tls: None,
+                    http2: false,
                 }),
             },
             Backend {

@@ -17,7 +17,7 @@ use super::{
     http::{ask, ask_while_moving},
 };
 use crate::{
-    body::{Outgoing, Patience},
+    body::{Outgoing, Time},
     record::{Record, RequestId},
     refusal::Refusal,
     serve::Answer,
@@ -124,7 +124,7 @@ pub(crate) async fn dispatch(
 }
 
 /// The same request once more, where its body is at hand.
-fn copy(request: &Request<Outgoing>) -> Option<Request<Outgoing>> {
+pub(super) fn copy(request: &Request<Outgoing>) -> Option<Request<Outgoing>> {
     let body = match request.body() {
         Outgoing::Empty => Outgoing::Empty,
         Outgoing::Whole(bytes) => Outgoing::Whole(bytes.clone()),
@@ -148,11 +148,11 @@ async fn finish(
     let (head, body) = answer.into_parts();
     let Some(most) = kind.reads(call, &head) else {
         let answer = Response::from_parts(head, body);
-        let patience = match pause {
-            None => Patience::Until(exchange.deadline),
-            Some(pause) => Patience::WhileMoving(pause),
+        let time = match pause {
+            None => Time::Until(exchange.deadline),
+            Some(pause) => Time::Silent(pause),
         };
-        return Ok(Answer::Backend(answer, lease, patience));
+        return Ok(Answer::Backend(answer, lease, time));
     };
     let deadline = pause.map_or(exchange.deadline, |pause| Instant::now() + pause);
     let reading = read(body, most, kind);

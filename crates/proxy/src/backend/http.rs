@@ -13,7 +13,10 @@ use http::{
     Request, Response,
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
 };
-use hyper::{body::Incoming, client::conn::http1};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
 use hyper_util::rt::TokioIo;
 use paifang_model::{Address, Scheme};
 use rustls_pki_types::ServerName;
@@ -24,8 +27,11 @@ use tokio::{
 
 use super::{
     Place, Upstream,
+    call::copy,
     dial::dial,
-    pool::{Connection, Lease, PoolKey},
+    h2::{self, Found},
+    pool::{Connection, Lease, PoolKey, Sender},
+    tls,
 };
 use crate::{
     body::{Fault, Outgoing, Progress},
@@ -34,6 +40,7 @@ use crate::{
     record::Record,
     refusal::Refusal,
     serve::Worker,
+    upgrade,
 };
 
 /// One exchange with a backend.
@@ -45,6 +52,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) backend: u64,
     /// When the whole exchange must be over.
     pub(crate) deadline: Instant,
+    /// Whether it asks for another protocol, on a connection of its own.
+    pub(crate) upgrades: bool,
     /// Where a streamed request body leaves why it ended early.
     pub(crate) fault: Fault,
     /// When a streamed request body last went on.
@@ -53,6 +62,13 @@ pub(crate) struct Exchange<'a> {
 
 /// Requests under way to each endpoint of the Services, for the choice of the less loaded of two.
 pub(crate) type Load = Rc<RefCell<HashMap<SocketAddr, u32, foldhash::fast::RandomState>>>;
+
+/// Why a request over HTTP/2 has no answer.
+enum Unanswered {
+    /// The peer has not looked at it.
+    Unprocessed(Box<Request<Outgoing>>, hyper::Error),
+    Failed(Refusal),
+}
 
 /// Counts a request to an endpoint while it exists.
 struct Busy {
@@ -125,6 +141,10 @@ impl Exchange<'_> {
         }
     }
 
+    fn speaks_http2(&self) -> bool {
+        self.upstream.http2 && !self.upgrades
+    }
+
     /// Whether its time is up, after a while from now.
     pub(super) fn is_over_in(&self, pause: Duration) -> bool {
         Instant::now() + pause >= self.deadline
@@ -186,14 +206,14 @@ impl Exchange<'_> {
                 endpoint,
             };
             // The last attempt opens a connection of its own, so that a backend that closes idle ones cannot use them all up.
-            let pooled = if attempt < ATTEMPTS {
+            let pooled = if attempt < ATTEMPTS && !self.upgrades {
                 self.worker.pool.take(key)
             } else {
                 None
             };
             let connection = match pooled {
                 Some(connection) => connection,
-                None => match Box::pin(self.connect(endpoint)).await {
+                None => match Box::pin(self.open(key, attempt < ATTEMPTS)).await {
                     Ok(connection) => {
                         if let Some(endpoint) = endpoint {
                             self.worker.outliers.reached(endpoint);
@@ -217,9 +237,24 @@ impl Exchange<'_> {
             record.upstream = Some(connection.address);
             let _busy = endpoint.map(|endpoint| Busy::new(&self.worker.load, endpoint));
             let mut lease = self.worker.pool.lease(key, connection);
-            match lease.connection.sender.try_send_request(request).await {
+            let sent = match &mut lease.connection.sender {
+                Sender::Http1(sender) => sender.try_send_request(request).await,
+                Sender::Http2(stream) => {
+                    let sender = stream.sender();
+                    match Box::pin(self.send_http2(sender, request)).await {
+                        Ok(response) => Ok(response),
+                        Err(Unanswered::Unprocessed(again, error)) => {
+                            request = *again;
+                            last = Refusal::backend_connect("connection closed").detail(error);
+                            continue;
+                        }
+                        Err(Unanswered::Failed(refusal)) => return Err(refusal),
+                    }
+                }
+            };
+            match sent {
                 Ok(response) => {
-                    check_answer(&response)?;
+                    check_answer(&response, self.upgrades)?;
                     return Ok((response, lease));
                 }
                 Err(mut error) => match error.take_message() {
@@ -233,6 +268,56 @@ impl Exchange<'_> {
             }
         }
         Err(last)
+    }
+
+    /// Sends a request over HTTP/2. One whose body is at hand is given back when the peer says that it has not looked at it.
+    async fn send_http2(
+        &self,
+        mut sender: http2::SendRequest<Outgoing>,
+        mut request: Request<Outgoing>,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        h2::to_http2(&mut request, self.upstream.scheme);
+        let again = copy(&request);
+        let mut error = match sender.try_send_request(request).await {
+            Ok(response) => return Ok(response),
+            Err(error) => error,
+        };
+        let unsent = error.take_message();
+        let error = error.into_error();
+        let mut request = match unsent.or_else(|| again.filter(|_| h2::is_unprocessed(&error))) {
+            Some(request) => request,
+            None => return Err(Unanswered::Failed(exchange_failed(&error))),
+        };
+        h2::to_http1(&mut request);
+        Err(Unanswered::Unprocessed(Box::new(request), error))
+    }
+
+    /// A connection when none waits: a place on a shared one if that is what is spoken, else a new one. `shared` says whether one that
+    /// others have opened will do.
+    async fn open(&self, key: PoolKey, shared: bool) -> Result<Connection, Refusal> {
+        if !self.speaks_http2() {
+            return self.connect(key.endpoint).await;
+        }
+        let pool = &self.worker.pool.shared;
+        let mut waited = !shared;
+        loop {
+            let _opening = match pool.find(key, waited) {
+                Found::Stream(stream) if shared => return Ok(Connection::of(stream)),
+                Found::Wait(opened) => {
+                    opened.notified().await;
+                    waited = true;
+                    continue;
+                }
+                Found::Open(opening) => opening,
+                Found::Stream(_) => None,
+            };
+            let connection = self.connect(key.endpoint).await?;
+            match &connection.sender {
+                Sender::Http2(stream) => pool.add(key, stream),
+                Sender::Http1(_) => pool.is_plain(key),
+            }
+            return Ok(connection);
+        }
     }
 
     /// The next endpoint to try; `None` when at most one other was to be tried. After one that could not be reached those far away
@@ -300,8 +385,12 @@ impl Exchange<'_> {
             let (policy, outliers) = (&self.worker.settings().backends, &self.worker.outliers);
             let (stream, address) = dial(&upstream.host, &addresses, policy, outliers).await?;
             let sender = match upstream.scheme {
-                Scheme::Http => self.handshake(stream).await?,
-                Scheme::Https => self.handshake(self.secure(stream).await?).await?,
+                Scheme::Http => self.handshake(stream, address, self.speaks_http2()).await?,
+                Scheme::Https => {
+                    let stream = self.secure(stream).await?;
+                    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                    self.handshake(stream, address, http2).await?
+                }
             };
             Ok(Connection {
                 sender,
@@ -319,6 +408,7 @@ impl Exchange<'_> {
         stream: TcpStream,
     ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Refusal> {
         let config = match self.config.backend_tls.get(&self.upstream.tls) {
+            Some(Ok(config)) if self.speaks_http2() => tls::with_http2(config),
             Some(Ok(config)) => Arc::clone(config),
             Some(Err(reason)) => return Err(Refusal::backend_tls("not configured").detail(reason)),
             None => return Err(Refusal::backend_tls("not configured")),
@@ -338,23 +428,39 @@ impl Exchange<'_> {
             .map_err(|error| Refusal::backend_tls(tls_reason(&error)).detail(error))
     }
 
-    async fn handshake<S>(&self, stream: S) -> Result<http1::SendRequest<Outgoing>, Refusal>
+    async fn handshake<S>(
+        &self,
+        stream: S,
+        address: SocketAddr,
+        http2: bool,
+    ) -> Result<Sender, Refusal>
     where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let head = self.worker.settings().limits.answer_head_bytes;
+        if http2 {
+            return h2::handshake(stream, address, head)
+                .await
+                .map(Sender::Http2);
+        }
         let (sender, connection) = http1::Builder::new()
             .max_header_size(head)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| Refusal::backend_connect("failed").detail(error))?;
         // The task ends with its connection: when the backend closes it, or when its sender is dropped.
+        let upgrades = self.upgrades;
         tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
+            let ended = if upgrades {
+                Box::pin(connection.with_upgrades()).await
+            } else {
+                connection.await
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "connection to a backend ended");
             }
         });
-        Ok(sender)
+        Ok(Sender::Http1(sender))
     }
 }
 
@@ -363,15 +469,64 @@ fn tls_reason(error: &std::io::Error) -> &'static str {
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>())
     {
-        Some(rustls::Error::InvalidCertificate(_)) => "certificate is not trusted",
+        Some(rustls::Error::InvalidCertificate(error)) => certificate_reason(error),
+        Some(rustls::Error::AlertReceived(alert)) => alert_reason(*alert),
         Some(_) => "handshake failed",
         None => "connection closed",
     }
 }
 
+fn certificate_reason(error: &rustls::CertificateError) -> &'static str {
+    use rustls::CertificateError as Error;
+    match error {
+        Error::Expired | Error::ExpiredContext { .. } => "certificate is expired",
+        Error::NotValidYet | Error::NotValidYetContext { .. } => "certificate is not valid yet",
+        Error::NotValidForName | Error::NotValidForNameContext { .. } => {
+            "certificate is for another name"
+        }
+        Error::UnknownIssuer => "certificate is of an unknown issuer",
+        _ => "certificate is not trusted",
+    }
+}
+
+/// What the backend says of our side.
+fn alert_reason(alert: rustls::AlertDescription) -> &'static str {
+    use rustls::AlertDescription as Alert;
+    match alert {
+        Alert::CertificateRequired => "a client certificate is required",
+        Alert::BadCertificate
+        | Alert::UnsupportedCertificate
+        | Alert::CertificateRevoked
+        | Alert::CertificateExpired
+        | Alert::CertificateUnknown
+        | Alert::UnknownCA
+        | Alert::AccessDenied => "the client certificate is refused",
+        _ => "handshake failed",
+    }
+}
+
+/// The alert that ended an exchange: with TLS 1.3 a backend judges the client's certificate when the handshake is over for the client.
+fn late_alert(error: &hyper::Error) -> Option<rustls::AlertDescription> {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        let inner = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref)
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(rustls::Error::AlertReceived(alert)) = inner {
+            return Some(*alert);
+        }
+        source = error.source();
+    }
+    None
+}
+
 /// Answers that readers disagree about (RFC 9112 §6.3), that lose an encoding when they are passed on, or that end HTTP unasked.
-fn check_answer(response: &Response<Incoming>) -> Result<(), Refusal> {
+fn check_answer(response: &Response<Incoming>, upgrades: bool) -> Result<(), Refusal> {
     if response.status().is_informational() {
+        if upgrades && upgrade::is_granted(response.headers()) {
+            return Ok(());
+        }
         return Err(Refusal::backend_answer("another protocol, unasked"));
     }
     let headers = response.headers();
@@ -388,6 +543,9 @@ fn check_answer(response: &Response<Incoming>) -> Result<(), Refusal> {
 
 /// The request was sent, or a part of it, and no sound answer came.
 fn exchange_failed(error: &hyper::Error) -> Refusal {
+    if let Some(alert) = late_alert(error) {
+        return Refusal::backend_tls(alert_reason(alert)).detail(error);
+    }
     let reason = if error.is_parse() {
         "not HTTP"
     } else if error.is_incomplete_message() {

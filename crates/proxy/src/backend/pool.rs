@@ -10,6 +10,7 @@ use std::{
 
 use hyper::client::conn::http1::SendRequest;
 
+use super::h2::{Shared, Stream};
 use crate::body::Outgoing;
 
 /// What connections are interchangeable: the backend, and for a Service the endpoint.
@@ -23,23 +24,35 @@ pub(crate) struct PoolKey {
 
 /// A connection and where it leads.
 pub(crate) struct Connection {
-    pub(crate) sender: SendRequest<Outgoing>,
+    pub(crate) sender: Sender,
     pub(crate) address: SocketAddr,
     /// When it was made.
     pub(crate) made: Instant,
 }
 
+/// By which a request goes out.
+pub(crate) enum Sender {
+    /// A connection of HTTP/1.1, of this request alone.
+    Http1(SendRequest<Outgoing>),
+    /// A place on one of HTTP/2.
+    Http2(Stream),
+}
+
 /// A connection is not used for longer, however busy: else one that is never idle would hold on to an address that its name has left.
-const OLDEST: Duration = Duration::from_secs(5 * 60);
+pub(super) const OLDEST: Duration = Duration::from_secs(5 * 60);
 
 pub(crate) struct Pool {
     idle: RefCell<HashMap<PoolKey, Vec<Idle>, foldhash::fast::RandomState>>,
+    /// Connections of HTTP/2, which do not wait: they are shared.
+    pub(crate) shared: Rc<Shared>,
     most: usize,
     lifetime: Duration,
 }
 
 struct Idle {
-    connection: Connection,
+    sender: SendRequest<Outgoing>,
+    address: SocketAddr,
+    made: Instant,
     since: Instant,
 }
 
@@ -56,18 +69,23 @@ impl Pool {
     pub(crate) fn new(most: usize, lifetime: Duration) -> Self {
         Self {
             idle: RefCell::default(),
+            shared: Rc::default(),
             most,
             lifetime,
         }
     }
 
-    /// The connection used last, if one is still open. The others may then age and be closed.
+    /// The connection of HTTP/1.1 used last, if one is still open. The others may then age and be closed.
     pub(crate) fn take(&self, key: PoolKey) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.get_mut(&key)?;
         while let Some(last) = waiting.pop() {
-            if last.connection.sender.is_ready() && last.since.elapsed() < self.lifetime {
-                return Some(last.connection);
+            if last.sender.is_ready() && last.since.elapsed() < self.lifetime {
+                return Some(Connection {
+                    sender: Sender::Http1(last.sender),
+                    address: last.address,
+                    made: last.made,
+                });
             }
         }
         None
@@ -76,21 +94,22 @@ impl Pool {
     /// Closes what waited too long; called now and then.
     pub(crate) fn sweep(&self) {
         self.idle.borrow_mut().retain(|_, waiting| {
-            waiting.retain(|idle| {
-                !idle.connection.sender.is_closed() && idle.since.elapsed() < self.lifetime
-            });
+            waiting.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < self.lifetime);
             !waiting.is_empty()
         });
+        self.shared.sweep(self.lifetime);
     }
 
     /// Closes all that wait.
     pub(crate) fn clear(&self) {
         self.idle.borrow_mut().clear();
+        self.shared.clear();
     }
 
     /// How many connections wait.
     pub(crate) fn len(&self) -> usize {
-        self.idle.borrow().values().map(Vec::len).sum()
+        let idle: usize = self.idle.borrow().values().map(Vec::len).sum();
+        idle + self.shared.idle()
     }
 
     pub(crate) fn lease(self: &Rc<Self>, key: PoolKey, connection: Connection) -> Lease {
@@ -101,18 +120,28 @@ impl Pool {
         }
     }
 
-    fn put(&self, key: PoolKey, connection: Connection) {
-        let now = Instant::now();
-        if now.duration_since(connection.made) > OLDEST {
+    fn put(&self, key: PoolKey, idle: Idle) {
+        if idle.since.duration_since(idle.made) > OLDEST {
             return;
         }
-        let mut idle = self.idle.borrow_mut();
-        let waiting = idle.entry(key).or_default();
+        let mut all = self.idle.borrow_mut();
+        let waiting = all.entry(key).or_default();
         if waiting.len() < self.most {
-            waiting.push(Idle {
-                connection,
-                since: now,
-            });
+            waiting.push(idle);
+        }
+    }
+}
+
+// === impl Connection ===
+
+impl Connection {
+    /// A place on a shared connection.
+    pub(crate) fn of(stream: Stream) -> Self {
+        let shared = stream.connection();
+        Self {
+            address: shared.address,
+            made: shared.made,
+            sender: Sender::Http2(stream),
         }
     }
 }
@@ -123,22 +152,32 @@ impl Lease {
     /// The answer is complete: the connection may serve the next request, once its task has noticed too.
     pub(crate) fn give_back(self) {
         let Self {
-            mut connection,
+            connection,
             key,
             pool,
         } = self;
-        if connection.sender.is_closed() {
+        // A place on a shared connection is free when it is dropped.
+        let Sender::Http1(mut sender) = connection.sender else {
+            return;
+        };
+        let idle = move |sender| Idle {
+            sender,
+            address: connection.address,
+            made: connection.made,
+            since: Instant::now(),
+        };
+        if sender.is_closed() {
             return;
         }
-        if connection.sender.is_ready() {
-            pool.put(key, connection);
+        if sender.is_ready() {
+            pool.put(key, idle(sender));
             return;
         }
         tokio::task::spawn_local(async move {
             // A request body that is still on its way holds the connection back; a backend that answered early may never read it.
-            let ready = tokio::time::timeout(Duration::from_secs(1), connection.sender.ready());
+            let ready = tokio::time::timeout(Duration::from_secs(1), sender.ready());
             if matches!(ready.await, Ok(Ok(()))) {
-                pool.put(key, connection);
+                pool.put(key, idle(sender));
             }
         });
     }

@@ -36,6 +36,13 @@ pub(crate) fn client_config(
     Ok(Arc::new(config))
 }
 
+/// The same for a backend that is to speak HTTP/2 if it can (RFC 9113 §3.2). Sessions are resumed with those of the other.
+pub(crate) fn with_http2(config: &ClientConfig) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Arc::new(config)
+}
+
 fn own_roots(
     secret: &ObjectName,
     certificates: &BTreeMap<ObjectName, Certificate>,

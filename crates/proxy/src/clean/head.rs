@@ -66,6 +66,8 @@ pub struct Known<'r> {
     pub aliases: bool,
     /// Whether a header is present that only a trusted proxy may send, [`tells_origin`].
     pub tells_origin: bool,
+    /// Whether `TE` or `Trailer` is present.
+    pub trailers: bool,
     host: Option<&'r HeaderValue>,
     connection: bool,
 }
@@ -147,6 +149,10 @@ fn survey(headers: &HeaderMap) -> Result<Known<'_>, Refusal> {
             }
             "connection" => {
                 known.connection = true;
+                continue;
+            }
+            "te" | "trailer" => {
+                known.trailers = true;
                 continue;
             }
             _ => {
@@ -418,7 +424,8 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap, also: &[HeaderName]) {
     }
 }
 
-fn is_hop_by_hop(name: &str) -> bool {
+/// Whether a lower-case header name belongs to one hop (RFC 9110 §7.6.1).
+pub(crate) fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
         "connection"
