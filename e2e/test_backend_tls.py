@@ -80,7 +80,7 @@ def backends(certificates, tmp_path_factory):
         "h2": server(context(certificates, good, "e", alpn=["h2", "http/1.1"]), http2),
         "h1-only": server(context(certificates, good, "f", alpn=["http/1.1"])),
         "no-alpn": server(context(certificates, good, "g")),
-        "no-tls": upstreams.answering(lambda connection, head, body: connection.sendall(OK)),
+        "no-tls": upstreams.Upstream(lambda connection, _: connection.sendall(OK)),
     }
     yield running
     for one in running.values():
