@@ -412,7 +412,7 @@ pub struct ApiBackend {
     pub method: Option<Method>,
     /// Path towards the backend with `[name]` parameters; `/*` at the end appends what the request's `/*` matched. By default the request's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = rules::cel(rules::PATH)))]
+    #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = rules::cel(rules::BACKEND_PATH)))]
     pub path: Option<String>,
     /// How long the backend may take to answer, `500ms` or `10s`; then the caller gets 504.
     #[serde(default = "default_timeout")]

@@ -102,6 +102,22 @@ pub(crate) const PATH: Rules = &[
     PATH_CHARACTERS,
 ];
 
+/// On a path towards a backend: as [`PATH`], and it may mention stage variables, `#Name#` (Ref §5.2).
+pub(crate) const BACKEND_PATH: Rules = &[
+    PATH_START,
+    (
+        "self.matches('^[^*]*(/[*])?$')",
+        "* may only be the whole last segment, as in /files/*",
+    ),
+    (
+        "!self.startsWith('/') || self.matches('^(/([^/\\\\[\\\\]]*|\\\\[[A-Za-z_][A-Za-z0-9_-]{0,63}\\\\]))*$')",
+        "a parameter [name] fills a whole segment; its name has letters, digits, _ or -, and begins with a letter or _",
+    ),
+    PATH_EMPTY,
+    PATH_DOTS,
+    BACKEND_PATH_CHARACTERS,
+];
+
 /// On a path in front of others: neither parameters nor `*`.
 pub(crate) const BASE_PATH: Rules = &[
     PATH_START,
@@ -129,6 +145,11 @@ const PATH_DOTS: (&str, &str) = (
 const PATH_CHARACTERS: (&str, &str) = (
     "self.matches('^([^%?#\\\\x00-\\\\x20\\\\x7F\\\\\\\\]|%[0-9A-Fa-f]{2})*$')",
     "must not have spaces, control characters, ?, #, \\ or an incomplete percent escape",
+);
+
+const BACKEND_PATH_CHARACTERS: (&str, &str) = (
+    "self.matches('^([^%?#\\\\x00-\\\\x20\\\\x7F\\\\\\\\]|%[0-9A-Fa-f]{2}|#[A-Za-z0-9_-]+#)*$')",
+    "must not have spaces, control characters, ?, \\, an incomplete percent escape, or a # that begins no #StageVariable#",
 );
 
 /// On the key of an object.
