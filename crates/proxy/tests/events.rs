@@ -379,17 +379,23 @@ fn an_event_that_was_taken_is_taken_whatever_the_answer_goes_on_with() {
     });
 }
 
-/// A function of Alibaba's whose access key, with a token, is in a Secret.
+/// A function of Alibaba's.
 async fn alibaba(kind: &str, service: Option<&str>) -> Bench {
+    let mut named = json!({"function": "fn", "qualifier": "LATEST", "credentials": "demo/fc"});
+    if let Some(service) = service {
+        named["service"] = json!(service);
+    }
+    let target = json!({"type": "function", "kind": kind, "alibaba": named});
+    signed(answering!(ANSWERED), target).await
+}
+
+/// A backend whose access key, with a token, is in a Secret.
+async fn signed(backend: support::Backend, target: Value) -> Bench {
     let mut loaded = Value::Null;
-    let bench = bench(answering!(ANSWERED), |group| {
+    let bench = bench(backend, |group| {
         let address = group["backends"][0]["target"]["address"].clone();
-        let mut named = json!({"function": "fn", "qualifier": "LATEST", "credentials": "demo/fc"});
-        if let Some(service) = service {
-            named["service"] = json!(service);
-        }
-        group["backends"][0]["target"] =
-            json!({"type": "function", "kind": kind, "origin": {"address": address}, "alibaba": named});
+        group["backends"][0]["target"] = target;
+        group["backends"][0]["target"]["origin"] = json!({"address": address});
         loaded = group.clone();
     })
     .await;
@@ -465,6 +471,70 @@ fn calls_of_alibabas_functions_are_signed() {
                 "{head}"
             );
             assert!(!head.contains("x-acs-action: forged"));
+        }
+    });
+}
+
+const PUT: &str = "HTTP/1.1 200 OK\r\nContent-Length: 77\r\n\r\n{\"RequestId\":\"r\",\"FailedEntryCount\":0,\"EntryList\":[{\"EventId\":\"of-the-bus\"}]}";
+const NOT_PUT: &str = "HTTP/1.1 200 OK\r\nContent-Length: 69\r\n\r\n{\"FailedEntryCount\":1,\"EntryList\":[{\"ErrorCode\":\"EventBusNotExist\"}]}";
+
+#[test]
+fn a_bus_of_alibabas_gets_a_signed_batch_of_one() {
+    run(|| async {
+        let target = || json!({"type": "event", "path": "/", "source": "my.app", "alibaba": {"bus": "orders", "credentials": "demo/fc"}});
+        let bus = signed(answering!(PUT), target()).await;
+        let forged = "X-Acs-Signature-Nonce: forged\r\nX-Acs-Mine: forged\r\nAuthorization: Bearer t\r\nContent-Type: text/plain\r\n";
+        let answer = bus.send(&request(forged, "hello")).await;
+        assert_eq!(code(&answer), None, "{answer}");
+        let id = header(&answer, "x-ca-request-id").unwrap();
+        assert_eq!(
+            json_of(&answer),
+            json!({"eventId": "of-the-bus", "requestId": id})
+        );
+        let asked = bus.asked.borrow()[0].clone();
+        assert_eq!(first_line(&asked), "POST /openapi/putEvents HTTP/1.1");
+        for (name, value) in [
+            (
+                "content-type",
+                Some("application/cloudevents-batch+json; charset=utf-8"),
+            ),
+            ("x-eventbridge-version", Some("2015-06-06")),
+            ("x-acs-signature-method", Some("HMAC-SHA1")),
+            ("x-acs-signature-version", Some("1.0")),
+            ("x-acs-accesskey-id", Some("AKID")),
+            ("x-acs-security-token", Some("tok")),
+            ("x-acs-mine", None),
+        ] {
+            assert_eq!(header(&asked, name).as_deref(), value, "{name}");
+        }
+        let authorization = header(&asked, "authorization").unwrap();
+        assert!(authorization.starts_with("acs:AKID:"), "{authorization}");
+        assert!(!asked.contains("hush"));
+        assert_ne!(
+            header(&asked, "x-acs-signature-nonce").as_deref(),
+            Some("forged")
+        );
+        let events = json_of(&asked);
+        let event = &events[0];
+        assert_eq!(events.as_array().map(Vec::len), Some(1));
+        assert_eq!(event["id"], id);
+        assert_eq!(event["source"], "my.app");
+        assert_eq!(event["aliyuneventbusname"], "orders");
+        assert_eq!(event["datacontenttype"], "application/json");
+        assert_eq!(event["data"]["body"], "hello");
+
+        let rows: [(support::Backend, &str); 3] = [
+            (answering!(NOT_PUT), "the bus refused it"),
+            (answering!(BUSY), "the sink is busy"),
+            (answering!(OK), "the bus's answer cannot be read"),
+        ];
+        for (backend, reason) in rows {
+            let bus = signed(backend, target()).await;
+            let answer = bus.send(&request("", "hello")).await;
+            assert_eq!(code(&answer).as_deref(), Some("D502EV"), "{answer}");
+            let message = header(&answer, "x-ca-error-message").unwrap();
+            assert!(message.contains(reason), "{message}");
+            assert_eq!(bus.asked.borrow().len(), 1, "{reason}: sent once");
         }
     });
 }

@@ -3,6 +3,8 @@
 //! Delivery is at least once: an event that may not have arrived is sent again with the same id, within the Api's timeout. What callers
 //! prove themselves with is not in the event, as it goes on to whoever subscribes.
 
+mod bus;
+
 use std::borrow::Cow;
 
 use bytes::Bytes;
@@ -12,7 +14,7 @@ use http::{
     request, response,
     uri::PathAndQuery,
 };
-use paifang_model::percent;
+use paifang_model::{ObjectName, percent};
 use paifang_signing::{Utc, appcode};
 use paifang_snapshot::{
     table::{self, Api},
@@ -46,11 +48,12 @@ const PROOFS: [HeaderName; 8] = [
     HeaderName::from_static("x-ca-nonce"),
 ];
 
-/// A sink of events.
+/// A sink of events, or a bus.
 pub(super) struct Event {
     source: Box<str>,
     target: PathAndQuery,
     mode: EventMode,
+    bus: Option<bus::Bus>,
 }
 
 /// What an event says of itself. All but `subject` are never empty.
@@ -67,9 +70,6 @@ struct Attributes<'c> {
 impl Event {
     /// The sink that `target` describes; why nothing can be sent to it otherwise.
     pub(super) fn load(target: &EventTarget) -> Result<Self, String> {
-        if target.alibaba.is_some() {
-            return Err("Alibaba EventBridge is not served by this version".to_owned());
-        }
         Ok(Self {
             source: target.source.as_str().into(),
             target: target
@@ -77,6 +77,7 @@ impl Event {
                 .parse()
                 .map_err(|error| format!("its path: {error}"))?,
             mode: target.mode,
+            bus: target.alibaba.as_ref().map(bus::Bus::new),
         })
     }
 
@@ -96,6 +97,10 @@ impl Event {
 }
 
 impl Kind for Event {
+    fn credentials(&self) -> Option<&ObjectName> {
+        self.bus.as_ref().map(|bus| &bus.credentials)
+    }
+
     fn needs_whole_body(&self, _api: &Api) -> bool {
         true
     }
@@ -108,12 +113,15 @@ impl Kind for Event {
         let (parts, body) = request.into_parts();
         let data = data(call, &parts, &json::whole(body)?);
         let attributes = self.attributes(call);
-        let mut request = match self.mode {
-            EventMode::Binary => attributes.binary(data)?,
-            EventMode::Structured => attributes.structured(&data),
+        let mut request = match (&self.bus, self.mode) {
+            (Some(bus), _) => bus.put(call, &attributes.json(&data, |event| bus.name_in(event)))?,
+            (None, EventMode::Binary) => attributes.binary(data)?,
+            (None, EventMode::Structured) => attributes.structured(&data),
         };
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.target.clone().into();
+        if self.bus.is_none() {
+            *request.uri_mut() = self.target.clone().into();
+        }
         // Nothing of the caller's stands beside the event; `Via` is what ends a loop of gateways.
         for name in [HOST, VIA, REQUEST_ID] {
             if let Some(value) = parts.headers.get(&name) {
@@ -128,7 +136,7 @@ impl Kind for Event {
     }
 
     fn ends_with_head(&self) -> bool {
-        true
+        self.bus.is_none()
     }
 
     fn finish(
@@ -140,7 +148,11 @@ impl Kind for Event {
         if !answer.status.is_success() {
             return Err(refused(answer.status, &body));
         }
-        Ok(accepted(call.id.as_str(), call.id.as_str()))
+        let sent = call.id.as_str();
+        match &self.bus {
+            Some(_) => Ok(accepted(&bus::Bus::read(&body, sent)?, sent)),
+            None => Ok(accepted(sent, sent)),
+        }
     }
 
     fn unreadable(&self, reason: &'static str) -> Refusal {
@@ -148,7 +160,7 @@ impl Kind for Event {
     }
 
     fn may_repeat(&self, outcome: Option<StatusCode>) -> bool {
-        outcome.is_none_or(is_passing)
+        self.bus.is_none() && outcome.is_none_or(is_passing)
     }
 }
 
@@ -227,8 +239,16 @@ impl Attributes<'_> {
         Ok(request)
     }
 
-    /// All in the body (HTTP protocol binding §3.2, JSON format §3).
+    /// All in the body (HTTP protocol binding §3.2).
     fn structured(&self, data: &[u8]) -> Request<Outgoing> {
+        let event = self.json(data, |_| ());
+        let mut request = Request::new(Outgoing::Whole(event.into()));
+        request.headers_mut().insert(CONTENT_TYPE, STRUCTURED);
+        request
+    }
+
+    /// The event in JSON (JSON format §3), with what `extend` adds.
+    fn json(&self, data: &[u8], extend: impl FnOnce(&mut json::Object)) -> Vec<u8> {
         let mut event = json::Object::with_capacity(data.len() + 512);
         event
             .text("specversion", "1.0")
@@ -242,9 +262,8 @@ impl Attributes<'_> {
             .text("time", &self.time)
             .text("datacontenttype", "application/json")
             .raw("data", data);
-        let mut request = Request::new(Outgoing::Whole(event.finish().into()));
-        request.headers_mut().insert(CONTENT_TYPE, STRUCTURED);
-        request
+        extend(&mut event);
+        event.finish()
     }
 }
 
@@ -322,6 +341,7 @@ mod tests {
             source: "s".into(),
             target: PathAndQuery::from_static("/"),
             mode: EventMode::Binary,
+            bus: None,
         };
         let again = |status| event.may_repeat(Some(StatusCode::from_u16(status).unwrap()));
         assert!(event.may_repeat(None));
