@@ -177,7 +177,8 @@ fn rows() -> Vec<Row> {
                 body: "",
             }),
         ),
-        row("hop-by-hop headers end here", json!({}), "GET /p HTTP/1.1\r\nHost: a.com\r\nConnection: keep-alive, X-Mine\r\nX-Mine: 1\r\nTE: trailers\r\nKeep-Alive: 5\r\nX-Kept: 1\r\n\r\n".into(), Ok(Expected { line: "GET /p HTTP/1.1", headers: vec![("connection", None), ("x-mine", None), ("te", None), ("keep-alive", None), ("x-kept", Some("1"))], body: "" })),
+        row("hop-by-hop headers end here", json!({}), "GET /p HTTP/1.1\r\nHost: a.com\r\nConnection: keep-alive, X-Mine\r\nX-Mine: 1\r\nTE: gzip\r\nKeep-Alive: 5\r\nX-Kept: 1\r\n\r\n".into(), Ok(Expected { line: "GET /p HTTP/1.1", headers: vec![("connection", None), ("x-mine", None), ("te", None), ("keep-alive", None), ("x-kept", Some("1"))], body: "" })),
+        row("trailers are asked for anew, for this hop", json!({}), "GET /p HTTP/1.1\r\nHost: a.com\r\nConnection: TE, X-Mine\r\nX-Mine: 1\r\nTE: gzip, trailers;q=0.5\r\n\r\n".into(), Ok(Expected { line: "GET /p HTTP/1.1", headers: vec![("connection", Some("TE")), ("te", Some("trailers")), ("x-mine", None)], body: "" })),
         row("a custom content type replaces the client's", json!({"dispatch": {"contentType": {"Custom": "text/x"}}}), form("/p", "a=1"), Ok(Expected { line: "POST /p HTTP/1.1", headers: vec![("content-type", Some("text/x"))], body: "a=1" })),
         row("eight gateways are a loop", json!({}), format!("GET /p HTTP/1.1\r\nHost: a.com\r\nVia: {}\r\n\r\n", ["1.1 paifang"; 8].join(", ")), Err("I508LD")),
     ]
