@@ -205,7 +205,9 @@ def test_fields_for_one_hop_stop_here(gateway, recorder):
     seen = fields(forwarded(gateway, recorder, lines("Connection: close, X-Hop", "X-Hop: 1", "Keep-Alive: timeout=5", "Proxy-Connection: close",
                                                      "TE: trailers", "Proxy-Authorization: x", "X-Kept: yes")))
     assert seen["x-kept"] == "yes"
-    assert not {"x-hop", "keep-alive", "proxy-connection", "te", "proxy-authorization"} & set(seen)
+    assert not {"x-hop", "keep-alive", "proxy-connection", "proxy-authorization"} & set(seen)
+    # That trailers are taken is said anew, for the next hop (RFC 9110 §10.1.4).
+    assert (seen["connection"].lower(), seen["te"]) == ("te", "trailers")
 
 
 def test_an_absolute_target_of_the_same_host_is_served(gateway, recorder):

@@ -55,6 +55,7 @@ struct Inner {
 /// The library's resolver, and what it was made from.
 struct Library {
     resolver: TokioResolver,
+    hosts: HashMap<Box<str>, Vec<IpAddr>>,
     written: [Option<SystemTime>; FILES.len()],
     looked: Instant,
 }
@@ -186,37 +187,56 @@ impl Inner {
 
     async fn ask(self: Rc<Self>, host: Box<str>, done: Rc<Notify>) {
         let resolver = self.library();
-        let answer = resolver.lookup_ip(&*host).await;
-        self.note(&host, answer);
+        match self.in_hosts(&host) {
+            Some(addresses) => self.found(&host, addresses, LOOK),
+            None => {
+                let answer = resolver.lookup_ip(&*host).await;
+                self.note(&host, answer);
+            }
+        }
         done.notify_waiters();
+    }
+
+    /// What `/etc/hosts` says. The library would ask a name server too, for the family that the file does not tell.
+    fn in_hosts(&self, host: &str) -> Option<Vec<IpAddr>> {
+        let library = self.library.borrow();
+        let name = host.trim_end_matches('.').to_ascii_lowercase();
+        library.as_ref()?.hosts.get(&*name).cloned()
+    }
+
+    fn found(&self, host: &str, addresses: Vec<IpAddr>, kept: Duration) {
+        let mut known = self.known.borrow_mut();
+        let entry = known.entry(host.into()).or_default();
+        entry.asked = None;
+        entry.failed = None;
+        entry.found = Some(Found {
+            addresses: alternate(addresses.into_iter()).into(),
+            fresh_until: Instant::now() + kept,
+        });
     }
 
     fn note(&self, host: &str, answer: Result<LookupIp, NetError>) {
         let now = Instant::now();
+        let error = match answer {
+            Ok(lookup) => {
+                let kept = lookup.valid_until().saturating_duration_since(now);
+                let kept = kept.clamp(SHORTEST, LONGEST);
+                return self.found(host, lookup.iter().collect(), kept);
+            }
+            Err(error) => error,
+        };
         let mut known = self.known.borrow_mut();
         let entry = known.entry(host.into()).or_default();
         entry.asked = None;
-        match answer {
-            Ok(lookup) => {
-                let kept = lookup.valid_until().saturating_duration_since(now);
-                entry.failed = None;
-                entry.found = Some(Found {
-                    addresses: alternate(lookup.iter()).into(),
-                    fresh_until: now + kept.clamp(SHORTEST, LONGEST),
-                });
-            }
-            Err(error) => {
-                if error.is_no_records_found() {
-                    entry.found = None;
-                } else if entry.stale(now).is_some() && entry.failed.is_none() {
-                    tracing::warn!(host, %error, "no name server answers: going on with the addresses known before");
-                }
-                entry.failed = Some(Failed {
-                    reason: error.to_string(),
-                    until: now + FAILED,
-                });
-            }
+        if error.is_no_records_found() {
+            entry.found = None;
+        } else if entry.stale(now).is_some() && entry.failed.is_none() {
+            tracing::warn!(host, %error, "no name server answers: going on with the addresses known before");
         }
+        entry.failed = Some(Failed {
+            reason: error.to_string(),
+            until: now + FAILED,
+        });
     }
 
     /// The library's resolver, made anew when the system's files have changed.
@@ -235,6 +255,7 @@ impl Inner {
         let resolver = make(&self.servers);
         *library = Some(Library {
             resolver: resolver.clone(),
+            hosts: hosts(&fs::read_to_string(FILES[1]).unwrap_or_default()),
             written: written(),
             looked: now,
         });
@@ -329,6 +350,23 @@ fn server(address: SocketAddr) -> NameServerConfig {
     server
 }
 
+/// The names of a hosts file, in small letters (hosts(5)).
+fn hosts(text: &str) -> HashMap<Box<str>, Vec<IpAddr>> {
+    let mut all: HashMap<Box<str>, Vec<IpAddr>> = HashMap::new();
+    for line in text.lines() {
+        let line = line.split('#').next().unwrap_or_default();
+        let mut fields = line.split_whitespace();
+        let Some(Ok(address)) = fields.next().map(str::parse) else {
+            continue;
+        };
+        for name in fields {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            all.entry(name.into()).or_default().push(address);
+        }
+    }
+    all
+}
+
 fn written() -> [Option<SystemTime>; FILES.len()] {
     FILES.map(|file| fs::metadata(file).ok()?.modified().ok())
 }
@@ -336,6 +374,18 @@ fn written() -> [Option<SystemTime>; FILES.len()] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hosts_file_tells_names_in_any_case() {
+        let all = hosts(
+            "127.0.0.1 localhost\n::1\tLocalHost ip6 # a comment\n#1.2.3.4 no\nnonsense x\n10.0.0.1 echo.\n",
+        );
+        let of = |name: &str| all.get(name).map(Vec::len);
+        assert_eq!(
+            (of("localhost"), of("ip6"), of("echo"), of("no"), of("x")),
+            (Some(2), Some(1), Some(1), None, None)
+        );
+    }
 
     #[test]
     fn families_take_turns() {
