@@ -1,10 +1,11 @@
 //! Alibaba's signature version 3, `ACS3-HMAC-SHA256`: Function Compute 3.0 and the control API of EventBridge.
 
-use std::fmt::Write as _;
-
 use sha2::{Digest as _, Sha256};
 
-use crate::key::Key;
+use crate::{
+    key::Key,
+    lines::{Hex, header_into, query_into},
+};
 
 const NAME: &str = "ACS3-HMAC-SHA256";
 
@@ -29,58 +30,27 @@ pub fn sign_acs3(parts: &Acs3Parts<'_>, id: &str, key: &Key) -> String {
     headers.sort_unstable();
     let names: Vec<_> = headers.iter().map(|(name, _)| *name).collect();
     let names = names.join(";");
-    let hash = sha256_hex(canonical_request(parts, &headers, &names).as_bytes());
-    let signature = hex(&key.hmac_sha256(format!("{NAME}\n{hash}").as_bytes()));
+    let hash = sha256_hex(&canonical_request(parts, &headers, &names));
+    let signature = Hex::new(&key.hmac_sha256(format!("{NAME}\n{hash}").as_bytes()));
+    let signature = signature.as_str();
     format!("{NAME} Credential={id},SignedHeaders={names},Signature={signature}")
 }
 
 /// The SHA-256 of a body, in hexadecimal.
 pub fn sha256_hex(body: &[u8]) -> String {
-    hex(&Sha256::digest(body))
+    Hex::new(&Sha256::digest(body).into()).as_str().to_owned()
 }
 
-fn canonical_request(parts: &Acs3Parts<'_>, headers: &[(&str, &str)], names: &str) -> String {
+fn canonical_request(parts: &Acs3Parts<'_>, headers: &[(&str, &str)], names: &str) -> Vec<u8> {
     let mut query = parts.query.to_vec();
     query.sort_unstable();
-    let mut text = format!("{}\n{}\n", parts.method, parts.path);
-    for (at, (name, value)) in query.iter().enumerate() {
-        if at > 0 {
-            text.push('&');
-        }
-        encode(name, &mut text);
-        text.push('=');
-        encode(value, &mut text);
-    }
-    text.push('\n');
+    let mut text = format!("{}\n{}\n", parts.method, parts.path).into_bytes();
+    query_into(&query, true, &mut text);
+    text.push(b'\n');
     for (name, value) in headers {
-        text.push_str(name);
-        text.push(':');
-        text.push_str(value.trim());
-        text.push('\n');
+        header_into(name, value.trim().as_bytes(), &mut text);
     }
-    text.push('\n');
-    text.push_str(names);
-    text.push('\n');
-    text.push_str(parts.body_hash);
-    text
-}
-
-/// Percent-encodes all but unreserved characters (RFC 3986 §2.3).
-fn encode(text: &str, out: &mut String) {
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            write!(out, "%{byte:02X}").expect("a String takes any text");
-        }
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("a String takes any text");
-    }
+    text.extend_from_slice(format!("\n{names}\n{}", parts.body_hash).as_bytes());
     text
 }
 

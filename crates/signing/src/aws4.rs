@@ -49,13 +49,7 @@ fn names(request: &Request<'_>) -> String {
 }
 
 fn canonical(request: &Request<'_>, names: &str) -> Vec<u8> {
-    let mut text = Vec::with_capacity(512);
-    text.extend_from_slice(request.method.as_bytes());
-    text.push(b'\n');
-    request.path_into(&mut text);
-    text.push(b'\n');
-    request.query_into(true, &mut text);
-    text.push(b'\n');
+    let mut text = request.first_lines(true);
     for (name, value) in request.headers {
         text.extend_from_slice(name.as_bytes());
         text.push(b':');

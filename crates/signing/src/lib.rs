@@ -17,6 +17,7 @@ pub mod doctor;
 mod eventbridge;
 mod fc;
 mod key;
+mod lines;
 mod nonce;
 pub mod oss;
 mod parameters;

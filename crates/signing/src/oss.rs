@@ -5,7 +5,8 @@
 
 use crate::{
     Algorithm, Key,
-    store::{DayKey, Family, Request, Stamp, header_into},
+    lines::header_into,
+    store::{DayKey, Family, Request, Stamp},
 };
 
 const ALGORITHM: &str = "OSS4-HMAC-SHA256";
@@ -39,13 +40,7 @@ pub fn sign_v4(request: &Request<'_>, access_key: &str, key: &DayKey, stamp: &St
 }
 
 fn canonical(request: &Request<'_>) -> Vec<u8> {
-    let mut text = Vec::with_capacity(512);
-    text.extend_from_slice(request.method.as_bytes());
-    text.push(b'\n');
-    request.path_into(&mut text);
-    text.push(b'\n');
-    request.query_into(false, &mut text);
-    text.push(b'\n');
+    let mut text = request.first_lines(false);
     for (name, value) in request.headers {
         if is_own(name) || matches!(*name, "content-md5" | "content-type") {
             header_into(name, value.trim_ascii(), &mut text);

@@ -1,8 +1,21 @@
-//! Percent-decoding into a buffer that is already there. Encoding is left to whoever builds a URL.
+//! Percent-decoding and encoding into a buffer that is already there.
 
 /// True if decoding `text` would change it.
 pub(crate) fn is_encoded(text: &[u8]) -> bool {
     memchr::memchr2(b'%', b'+', text).is_some()
+}
+
+/// Appends `text` percent-encoded, but for unreserved characters (RFC 3986 §2.3) and those in `also`.
+pub(crate) fn encode_into(text: &str, also: &[u8], out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || also.contains(&byte) {
+            out.push(byte);
+        } else {
+            let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
+            out.extend_from_slice(&[b'%', DIGITS[high], DIGITS[low]]);
+        }
+    }
 }
 
 /// Appends a name or value of a query or a form decoded, `+` as a space. A `%` that two hex digits do not follow stays

@@ -6,6 +6,12 @@
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
+use crate::{
+    Utc,
+    lines::{Hex, query_into},
+    percent::encode_into,
+};
+
 /// What a request to an object store says, as far as it is signed.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
@@ -49,8 +55,13 @@ pub(crate) struct Family {
 impl Stamp {
     /// The time that is so many seconds after the epoch; from the year 10,000 on, the year's last four digits.
     pub fn new(unix_seconds: u64) -> Self {
-        let (year, month, day) = civil(unix_seconds / 86_400);
-        let second = unix_seconds % 86_400;
+        let Utc {
+            year,
+            month,
+            day,
+            second,
+            ..
+        } = Utc::at(unix_seconds, 0);
         let mut text = *b"00000000T000000Z";
         digits(&mut text[..4], year);
         digits(&mut text[4..6], month);
@@ -78,23 +89,6 @@ fn digits(place: &mut [u8], mut number: u64) {
         *digit = b'0' + u8::try_from(number % 10).expect("a digit is small");
         number /= 10;
     }
-}
-
-/// Year, month and day of a day since the epoch (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days).
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let era = days / 146_097;
-    let of_era = days % 146_097;
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
-    (year + era * 400 + u64::from(month <= 2), month, day)
 }
 
 // === impl DayKey ===
@@ -152,73 +146,33 @@ impl std::fmt::Debug for DayKey {
     }
 }
 
-/// 32 bytes in hexadecimal, in lower case.
-pub(crate) struct Hex([u8; 64]);
-
-impl Hex {
-    fn new(bytes: &[u8; 32]) -> Self {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [0; 64];
-        for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
-        }
-        Self(text)
-    }
-
-    pub(crate) fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("hexadecimal is ASCII")
-    }
-}
-
 // === what is written ===
 
 impl Request<'_> {
+    /// How every canonical request begins: method, path and query, a line each.
+    pub(crate) fn first_lines(&self, equals: bool) -> Vec<u8> {
+        let mut text = Vec::with_capacity(512);
+        text.extend_from_slice(self.method.as_bytes());
+        text.push(b'\n');
+        self.path_into(&mut text);
+        text.push(b'\n');
+        self.query_into(equals, &mut text);
+        text.push(b'\n');
+        text
+    }
+
     /// Appends bucket and key as a path, encoded as both dialects sign it: unreserved characters (RFC 3986 §2.3) and `/` stay.
     pub fn path_into(&self, out: &mut Vec<u8>) {
         out.push(b'/');
         out.extend_from_slice(self.bucket.as_bytes());
         out.push(b'/');
-        encode(self.key, |byte| is_unreserved(byte) || byte == b'/', out);
+        encode_into(self.key, b"/", out);
     }
 
     /// Appends the query, encoded. `equals` says whether a name without a value keeps its `=`.
     pub fn query_into(&self, equals: bool, out: &mut Vec<u8>) {
-        for (at, (name, value)) in self.query.iter().enumerate() {
-            if at > 0 {
-                out.push(b'&');
-            }
-            encode(name, is_unreserved, out);
-            if equals || !value.is_empty() {
-                out.push(b'=');
-            }
-            encode(value, is_unreserved, out);
-        }
+        query_into(self.query, equals, out);
     }
-}
-
-fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
-}
-
-fn encode(text: &str, keep: impl Fn(u8) -> bool, out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in text.bytes() {
-        if keep(byte) {
-            out.push(byte);
-        } else {
-            let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
-            out.extend_from_slice(&[b'%', DIGITS[high], DIGITS[low]]);
-        }
-    }
-}
-
-/// Appends `name:value` and a line feed.
-pub(crate) fn header_into(name: &str, value: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(name.as_bytes());
-    out.push(b':');
-    out.extend_from_slice(value);
-    out.push(b'\n');
 }
 
 #[cfg(test)]

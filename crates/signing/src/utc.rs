@@ -8,11 +8,11 @@ use std::{
 /// A date and a time of day in UTC, to the millisecond. `Display` is RFC 3339: `2026-11-23T00:00:00.123Z`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Utc {
-    year: u64,
-    month: u64,
-    day: u64,
+    pub(crate) year: u64,
+    pub(crate) month: u64,
+    pub(crate) day: u64,
     /// Seconds since midnight.
-    second: u64,
+    pub(crate) second: u64,
     milli: u64,
 }
 
@@ -26,17 +26,9 @@ impl Utc {
         format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
     }
 
-    /// Hour, minute and second of the day.
-    fn clock(self) -> (u64, u64, u64) {
-        (self.second / 3600, self.second / 60 % 60, self.second % 60)
-    }
-}
-
-impl From<SystemTime> for Utc {
-    /// What lies before 1970 becomes the first instant of it.
-    fn from(time: SystemTime) -> Self {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    /// So many seconds and milliseconds after the beginning of 1970.
+    pub(crate) fn at(seconds: u64, milli: u64) -> Self {
+        let (days, second) = (seconds / 86_400, seconds % 86_400);
         // The days of the Gregorian calendar, counted from 1 March of the year 0, where leap days come last ("civil_from_days", H. Hinnant).
         let days = days + 719_468;
         let (era, of_era) = (days / 146_097, days % 146_097);
@@ -50,8 +42,21 @@ impl From<SystemTime> for Utc {
             month,
             day,
             second,
-            milli: u64::from(since.subsec_millis()),
+            milli,
         }
+    }
+
+    /// Hour, minute and second of the day.
+    fn clock(self) -> (u64, u64, u64) {
+        (self.second / 3600, self.second / 60 % 60, self.second % 60)
+    }
+}
+
+impl From<SystemTime> for Utc {
+    /// What lies before 1970 becomes the first instant of it.
+    fn from(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::at(since.as_secs(), u64::from(since.subsec_millis()))
     }
 }
 
