@@ -364,12 +364,17 @@ impl ControlPlane {
         self.take("kube-apiserver")?.kill()
     }
 
-    /// Starts the API server again, at the address it had; ready when this returns. A controller-manager that ran is started anew, as one would that
-    /// has lost its lease meanwhile: with what it remembers of node leases it would take a node for dead, again and again, until its watches are back.
+    /// Starts the API server again, at the address it had; ready when this returns. A controller-manager that ran is ended before and started anew
+    /// after, as one would that has lost its lease meanwhile: with what it remembers of node leases it would take a node for dead as soon as it is answered.
     ///
     /// # Errors
     /// It does not become ready.
     pub fn start_apiserver(&self) -> Result<()> {
+        let controllers = self.take("kube-controller-manager").ok();
+        let had_controllers = controllers.is_some();
+        if let Some(controllers) = controllers {
+            controllers.kill()?;
+        }
         let mut command = self.net.command(program("paifang-cluster")?);
         command.arg("kube-apiserver").args(self.apiserver_flags());
         self.launch("kube-apiserver", command)?;
@@ -378,8 +383,7 @@ impl ControlPlane {
             self.must_run("etcd")?;
             self.plain_text("/readyz")
         })?;
-        if let Ok(controllers) = self.take("kube-controller-manager") {
-            controllers.kill()?;
+        if had_controllers {
             self.start_controllers()?;
         }
         Ok(())
