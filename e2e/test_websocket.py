@@ -115,6 +115,8 @@ def gateway(module_start, echo, secure_echo, certificates, tmp_path_factory):
         api("refusing", "/refusing", refusing.port),
         api("other", "/other", other.port),
         api("dead", "/dead", paifang.free_port()),
+        paifang.api("function", "ws", "/function", {"functionCompute": {"url": f"http://127.0.0.1:{echo.port}", "kind": "HTTP"}},
+                    protocols=("HTTP", "WEBSOCKET")),
         api("signed", "/signed", echo.port, auth={"type": "App", "appCode": "Header"}),
         paifang.app("caller", code="c" * 32)[0], *paifang.app("caller", code="c" * 32)[1:],
         paifang.authorization("calls", "ws", ["caller"]),
@@ -216,6 +218,13 @@ def refused(gateway, path, host=HOST, **options):
         return found.value.response
 
     return asyncio.run(talk())
+
+
+def test_only_what_is_asked_as_mapped_can_go_over_to_it(gateway, echo):
+    before = len(echo.handshakes)
+    answer = refused(gateway, "/function")
+    assert (answer.status_code, answer.headers["X-Ca-Error-Code"]) == (403, "I403PT")
+    assert len(echo.handshakes) == before
 
 
 @pytest.mark.parametrize("path, host", [("/plain", HOST), ("/ws/a", CLOSED)])

@@ -78,20 +78,15 @@ impl Limited {
         limit: u64,
         fault: Fault,
         trailers: Rc<Trailers>,
+        progress: Option<Progress>,
     ) -> Self {
         Self {
             incoming,
             left: limit,
             fault,
-            progress: None,
+            progress,
             trailers,
         }
-    }
-
-    /// Tells when its pieces go on.
-    pub(crate) fn watched(mut self, progress: Progress) -> Self {
-        self.progress = Some(progress);
-        self
     }
 }
 

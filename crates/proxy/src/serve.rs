@@ -323,11 +323,11 @@ impl Worker {
             record,
             now,
         })?;
+        if protocol == Protocol::Websocket && !can_upgrade(backend, &received) {
+            return Err(Refusal::protocol(protocol));
+        }
         let remote = match &**backend {
             Backend::Remote(remote) => remote,
-            _ if protocol == Protocol::Websocket && !can_upgrade(backend, &received) => {
-                return Err(Refusal::protocol(protocol));
-            }
             Backend::Own(mock) => return Ok(Answer::Own(mock.answer())),
             Backend::Unusable(reason) => return Err(Refusal::unusable_api().detail(reason)),
         };
@@ -350,7 +350,8 @@ impl Worker {
         drop(located);
         drop(cleaned);
 
-        let (fault, progress) = (Fault::default(), Progress::default());
+        let fault = Fault::default();
+        let progress = call.as_ref().map(|_| Progress::default());
         let body = match (mapped.body.take(), received) {
             (Some(body), _) | (None, Received::Whole(body)) => Outgoing::Whole(body),
             (None, Received::Stream(stream)) if hyper::body::Body::is_end_stream(&stream) => {
@@ -358,11 +359,9 @@ impl Worker {
             }
             (None, Received::Stream(stream)) => {
                 let trailers = Rc::clone(&self.trailers);
-                let limited = Limited::new(stream, limit, fault.clone(), trailers);
-                Outgoing::Stream(match call {
-                    Some(_) => limited.watched(progress.clone()),
-                    None => limited,
-                })
+                let fault = fault.clone();
+                let limited = Limited::new(stream, limit, fault, trailers, progress.clone());
+                Outgoing::Stream(limited)
             }
         };
         let handshake =

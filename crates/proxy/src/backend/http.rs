@@ -56,8 +56,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) upgrades: bool,
     /// Where a streamed request body leaves why it ended early.
     pub(crate) fault: Fault,
-    /// When a streamed request body last went on.
-    pub(crate) progress: Progress,
+    /// When a streamed request body last went on, where that is watched.
+    pub(crate) progress: Option<Progress>,
 }
 
 /// Requests under way to each endpoint of the Services, for the choice of the less loaded of two.
@@ -106,11 +106,15 @@ pub(super) async fn ask_while_moving(
     let started = *record.dispatched.get_or_insert_with(Instant::now);
     let answer = {
         let mut asked = std::pin::pin!(exchange.asked(request, record));
+        let patient_until = || {
+            let last = exchange.progress.as_ref().and_then(Progress::last);
+            last.unwrap_or(started) + pause
+        };
         loop {
-            let deadline = exchange.progress.last().unwrap_or(started) + pause;
+            let deadline = patient_until();
             match tokio::time::timeout_at(deadline.into(), asked.as_mut()).await {
                 Ok(answer) => break answer,
-                Err(_) if exchange.progress.last().unwrap_or(started) + pause > deadline => {}
+                Err(_) if patient_until() > deadline => {}
                 Err(_) => break Err(Refusal::backend_timeout()),
             }
         }
