@@ -11,6 +11,7 @@ mod dial;
 mod event;
 mod function;
 mod h2;
+mod head;
 mod http;
 mod json;
 mod mock;
@@ -24,10 +25,11 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use ::http::{HeaderValue, Request, Response, StatusCode, response};
 use bytes::Bytes;
-use paifang_model::{Address, ObjectName, Scheme};
+use paifang_model::{Address, ObjectName, Redacted, Scheme};
+use paifang_signing::Key;
 use paifang_snapshot::{
     table::Api,
-    wire::{BackendTls, Endpoints, Origin, Target},
+    wire::{self, BackendTls, Endpoints, Origin, Target},
 };
 
 pub(crate) use self::{
@@ -271,4 +273,27 @@ impl fmt::Debug for Backend {
 }
 
 /// An access key that requests are signed with, as [`Call`] carries it.
-pub(crate) type Credentials = Arc<paifang_snapshot::wire::AccessKey>;
+pub(crate) type Credentials = Arc<AccessKey>;
+
+/// An access key, ready to sign with. Made when it is loaded.
+pub(crate) struct AccessKey {
+    /// Public; sent with every request.
+    pub(crate) id: String,
+    /// What keys of a day are derived from.
+    secret: Redacted<String>,
+    /// For signatures over the secret itself.
+    key: Key,
+    /// Of a temporary access key.
+    security_token: Option<Redacted<String>>,
+}
+
+impl From<&wire::AccessKey> for AccessKey {
+    fn from(key: &wire::AccessKey) -> Self {
+        Self {
+            id: key.id.clone(),
+            secret: key.secret.clone(),
+            key: Key::new(key.secret.expose()),
+            security_token: key.security_token.clone(),
+        }
+    }
+}

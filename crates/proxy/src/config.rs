@@ -8,12 +8,12 @@ use std::{
 use paifang_model::ObjectName;
 use paifang_snapshot::{
     table::{self, Group, Problem, Table},
-    wire::{self, AccessKey, BackendTls, Snapshot},
+    wire::{self, BackendTls, Snapshot},
 };
 use rustls::ClientConfig;
 
 use crate::{
-    backend::{Backend, tls},
+    backend::{AccessKey, Backend, tls},
     keys::Keys,
 };
 
@@ -154,8 +154,8 @@ impl Backends {
 fn access_keys(snapshot: &Snapshot) -> Arc<HashMap<ObjectName, Arc<AccessKey>>> {
     let keys = snapshot.certificates.iter();
     let keys = keys.filter_map(|(secret, material)| {
-        let key = material.access_key.clone()?;
-        Some((secret.clone(), Arc::new(key)))
+        let key = material.access_key.as_ref()?;
+        Some((secret.clone(), Arc::new(key.into())))
     });
     Arc::new(keys.collect())
 }

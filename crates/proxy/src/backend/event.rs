@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode,
-    header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, PROXY_AUTHORIZATION, VIA},
+    header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, PROXY_AUTHORIZATION},
     request, response,
     uri::PathAndQuery,
 };
@@ -21,7 +21,7 @@ use paifang_snapshot::{
     wire::{EventMode, EventTarget},
 };
 
-use super::{Call, Kind, call::is_passing, json};
+use super::{Call, Kind, call::is_passing, head, json};
 use crate::{body::Outgoing, encode, refusal::Refusal};
 
 /// The `type` of events whose Api names none.
@@ -31,7 +31,6 @@ const MOST_ANSWER: usize = 64 << 10;
 /// Most characters of a sink's answer in the log.
 const TOLD: usize = 512;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-ca-request-id");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const STRUCTURED: HeaderValue =
     HeaderValue::from_static("application/cloudevents+json; charset=utf-8");
@@ -122,12 +121,8 @@ impl Kind for Event {
         if self.bus.is_none() {
             *request.uri_mut() = self.target.clone().into();
         }
-        // Nothing of the caller's stands beside the event; `Via` is what ends a loop of gateways.
-        for name in [HOST, VIA, REQUEST_ID] {
-            if let Some(value) = parts.headers.get(&name) {
-                request.headers_mut().insert(name, value.clone());
-            }
-        }
+        // Nothing of the caller's stands beside the event.
+        head::keep_own(&parts.headers, request.headers_mut());
         Ok(request)
     }
 

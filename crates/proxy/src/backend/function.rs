@@ -11,7 +11,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
-    header::{ACCEPT, CONTENT_TYPE, HOST, VIA},
+    header::{ACCEPT, CONTENT_TYPE},
     response,
     uri::PathAndQuery,
 };
@@ -22,7 +22,7 @@ use paifang_snapshot::{
 };
 use serde_json::value::RawValue;
 
-use super::{Call, Kind, json};
+use super::{Call, Kind, head, json};
 use crate::{body::Outgoing, refusal::Refusal, settings::Limits};
 
 /// Most bytes of a body, to the function and back: 6 MB, as Function Compute has it.
@@ -32,7 +32,6 @@ const MOST_JSON: usize = 9 << 20;
 /// Most characters of a function's error in the log.
 const TOLD: usize = 512;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-ca-request-id");
 /// Says that the function itself failed, although the call did not.
 const ERROR_TYPE: HeaderName = HeaderName::from_static("x-fc-error-type");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -99,12 +98,8 @@ impl Function {
             None => &*self.path,
         };
         *request.uri_mut() = uri(path)?;
-        // Nothing of the caller's stands beside the event; `Via` is what ends a loop of gateways.
-        for name in [HOST, VIA, REQUEST_ID] {
-            if let Some(value) = parts.headers.get(&name) {
-                request.headers_mut().insert(name, value.clone());
-            }
-        }
+        // Nothing of the caller's stands beside the event.
+        head::keep_own(&parts.headers, request.headers_mut());
         request.headers_mut().insert(CONTENT_TYPE, JSON);
         request.headers_mut().insert(ACCEPT, JSON);
         if let Some(alibaba) = &self.alibaba {

@@ -10,6 +10,7 @@ mod trouble;
 
 use std::{
     borrow::Cow,
+    sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -17,14 +18,14 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri,
-    header::{self, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HOST, VIA},
+    header::{self, CONTENT_LENGTH, CONTENT_TYPE, DATE, HOST, VIA},
     response,
     uri::PathAndQuery,
 };
 use http_body::Body as _;
 use paifang_model::ObjectName;
 use paifang_signing::{
-    Key, aws4, oss,
+    aws4, oss,
     store::{self, DayKey, Stamp},
 };
 use paifang_snapshot::{
@@ -32,7 +33,10 @@ use paifang_snapshot::{
     wire::{ObjectAction as Action, ObjectDialect as Dialect, ObjectTarget},
 };
 
-use super::{Call, Credentials, Kind, Remote, Upstream};
+use super::{
+    Call, Credentials, Kind, Remote, Upstream,
+    head::{authorize, secret},
+};
 use crate::{body::Outgoing, refusal::Refusal, settings::Limits};
 
 /// A bucket.
@@ -47,17 +51,10 @@ pub(crate) struct Object {
     signer: ArcSwapOption<Signer>,
 }
 
-/// An access key, ready to sign with.
+/// The key of a day, and the access key that it comes from.
 struct Signer {
     access_key: Credentials,
-    keyed: Keyed,
-}
-
-enum Keyed {
-    /// V4: good for a day.
-    Day(DayKey),
-    /// V1.
-    Always(Key),
+    key: DayKey,
 }
 
 /// The most of an error's body that is read to see whose fault it is.
@@ -273,13 +270,16 @@ impl Object {
             ..*asked
         };
         let id = &access_key.id;
-        let authorization =
-            self.with_signer(access_key, &stamp, |keyed| match (self.dialect, keyed) {
-                (Dialect::S3, Keyed::Day(key)) => aws4::sign(&asked, id, key, &stamp),
-                (_, Keyed::Day(key)) => oss::sign_v4(&asked, id, key, &stamp),
-                (_, Keyed::Always(key)) => oss::sign_v1(&asked, id, key),
-            });
-        headers.insert(AUTHORIZATION, secret(&authorization, "accessKeyId")?);
+        let signature = match self.dialect {
+            Dialect::OssV1 => oss::sign_v1(&asked, id, &access_key.key),
+            Dialect::OssV4 => self.with_day_key(access_key, &stamp, oss::day_key, |key| {
+                oss::sign_v4(&asked, id, key, &stamp)
+            }),
+            Dialect::S3 => self.with_day_key(access_key, &stamp, aws4::day_key, |key| {
+                aws4::sign(&asked, id, key, &stamp)
+            }),
+        };
+        authorize(headers, &signature)?;
         Ok(())
     }
 
@@ -309,40 +309,27 @@ impl Object {
         Ok(())
     }
 
-    fn with_signer<T>(
+    /// Signs with the key of the day, which is derived once a day and access key.
+    fn with_day_key(
         &self,
         access_key: &Credentials,
         stamp: &Stamp,
-        sign: impl FnOnce(&Keyed) -> T,
-    ) -> T {
+        derive: fn(&str, &str, &str) -> DayKey,
+        sign: impl FnOnce(&DayKey) -> String,
+    ) -> String {
         let known = self.signer.load();
         if let Some(known) = &*known
-            && std::sync::Arc::ptr_eq(&known.access_key, access_key)
-            && known.serves(stamp)
+            && Arc::ptr_eq(&known.access_key, access_key)
+            && known.key.serves(stamp)
         {
-            return sign(&known.keyed);
+            return sign(&known.key);
         }
-        let secret = access_key.secret.expose();
-        let keyed = match self.dialect {
-            Dialect::S3 => Keyed::Day(aws4::day_key(secret, stamp.day(), &self.region)),
-            Dialect::OssV4 => Keyed::Day(oss::day_key(secret, stamp.day(), &self.region)),
-            Dialect::OssV1 => Keyed::Always(Key::new(secret)),
-        };
-        let signer = std::sync::Arc::new(Signer {
+        let signer = Arc::new(Signer {
             access_key: Credentials::clone(access_key),
-            keyed,
+            key: derive(access_key.secret.expose(), stamp.day(), &self.region),
         });
-        self.signer.store(Some(std::sync::Arc::clone(&signer)));
-        sign(&signer.keyed)
-    }
-}
-
-impl Signer {
-    fn serves(&self, stamp: &Stamp) -> bool {
-        match &self.keyed {
-            Keyed::Day(key) => key.serves(stamp),
-            Keyed::Always(_) => true,
-        }
+        self.signer.store(Some(Arc::clone(&signer)));
+        sign(&signer.key)
     }
 }
 
@@ -373,15 +360,6 @@ fn signed(dialect: Dialect, headers: &HeaderMap) -> Vec<(&str, &[u8])> {
         .collect();
     signed.sort_unstable_by_key(|(name, _)| *name);
     signed
-}
-
-/// A value that no log may show.
-fn secret(value: &str, field: &str) -> Result<HeaderValue, Refusal> {
-    let mut value = HeaderValue::try_from(value).map_err(|_| {
-        Refusal::unusable_api().detail(format_args!("{field} has a control character"))
-    })?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 /// A name and a value of a query, decoded.

@@ -4,16 +4,20 @@
 //! never sent again: what the bus makes of a nonce that it has seen is not documented.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Uri,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
+    HeaderValue, Request, Uri,
+    header::{ACCEPT, CONTENT_TYPE},
 };
 use paifang_model::ObjectName;
-use paifang_signing::{Key, sign_eventbridge};
+use paifang_signing::sign_eventbridge;
 use paifang_snapshot::wire::AlibabaBus;
 use serde_json::Value;
 
 use crate::{
-    backend::{Call, json},
+    backend::{
+        Call,
+        head::{authorize, set},
+        json,
+    },
     body::Outgoing,
     record::RequestId,
     refusal::Refusal,
@@ -60,8 +64,7 @@ impl Bus {
             signed.push(("x-acs-security-token", token.expose()));
         }
         let date = httpdate::fmt_http_date(call.now);
-        let key = Key::new(access.secret.expose());
-        let authorization = sign_eventbridge(PATH, BATCH, &date, &signed, &access.id, &key);
+        let authorization = sign_eventbridge(PATH, BATCH, &date, &signed, &access.id, &access.key);
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(BATCH));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -70,7 +73,7 @@ impl Bus {
         for (name, value) in signed {
             set(headers, name, value)?;
         }
-        set(headers, AUTHORIZATION.as_str(), &authorization)?;
+        authorize(headers, &authorization)?;
         Ok(request)
     }
 
@@ -98,13 +101,6 @@ impl Bus {
         }
         Ok(text("EventId").unwrap_or(sent).to_owned())
     }
-}
-
-fn set(headers: &mut HeaderMap, name: &'static str, value: &str) -> Result<(), Refusal> {
-    let value = HeaderValue::from_str(value)
-        .map_err(|_| Refusal::unusable_api().detail(format_args!("{name} cannot be sent")))?;
-    headers.insert(HeaderName::from_static(name), value);
-    Ok(())
 }
 
 #[cfg(test)]

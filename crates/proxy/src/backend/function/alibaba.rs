@@ -7,14 +7,18 @@ use std::borrow::Cow;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT},
+    header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT},
 };
 use paifang_model::{ObjectName, percent};
-use paifang_signing::{Acs3Parts, FcParts, Key, Utc, sha256_hex, sign_acs3, sign_fc};
+use paifang_signing::{Acs3Parts, FcParts, Utc, sha256_hex, sign_acs3, sign_fc};
 use paifang_snapshot::wire::AlibabaFunction;
 
 use crate::{
-    backend::{Call, json},
+    backend::{
+        Call,
+        head::{authorize, set},
+        json,
+    },
     body::Outgoing,
     encode,
     record::RequestId,
@@ -137,7 +141,7 @@ impl Alibaba {
             path: &path,
             query: with_query.then_some(&*query),
         };
-        let signature = sign_fc(&parts, &access.id, &Key::new(access.secret.expose()));
+        let signature = sign_fc(&parts, &access.id, &access.key);
         authorize(request.headers_mut(), &signature)
     }
 }
@@ -175,7 +179,7 @@ fn sign_v3(
         headers: &signed,
         body_hash: hash,
     };
-    let signature = sign_acs3(&parts, &access.id, &Key::new(access.secret.expose()));
+    let signature = sign_acs3(&parts, &access.id, &access.key);
     authorize(request.headers_mut(), &signature)
 }
 
@@ -197,19 +201,4 @@ fn with_prefix<'h>(headers: &'h HeaderMap, prefix: &str) -> Vec<(&'h str, &'h st
     named
         .map(|name| (name.as_str(), text(headers, name)))
         .collect()
-}
-
-fn set(headers: &mut HeaderMap, name: &'static str, value: &str) -> Result<(), Refusal> {
-    let value = HeaderValue::from_str(value)
-        .map_err(|_| Refusal::unusable_api().detail(format_args!("{name} cannot be a header")))?;
-    headers.insert(HeaderName::from_static(name), value);
-    Ok(())
-}
-
-fn authorize(headers: &mut HeaderMap, signature: &str) -> Result<(), Refusal> {
-    let mut value = HeaderValue::from_str(signature)
-        .map_err(|_| Refusal::unusable_api().detail("the access key's id cannot be a header"))?;
-    value.set_sensitive(true);
-    headers.insert(AUTHORIZATION, value);
-    Ok(())
 }
