@@ -15,10 +15,14 @@ use std::{
 };
 
 use hickory_resolver::{
-    TokioResolver,
+    Hosts, TokioResolver,
     config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
     lookup_ip::LookupIp,
     net::{NetError, runtime::TokioRuntimeProvider},
+    proto::{
+        op::Query,
+        rr::{Name, RecordType},
+    },
     system_conf::read_system_conf,
 };
 use tokio::sync::Notify;
@@ -55,7 +59,7 @@ struct Inner {
 /// The library's resolver, and what it was made from.
 struct Library {
     resolver: TokioResolver,
-    hosts: HashMap<Box<str>, Vec<IpAddr>>,
+    hosts: Hosts,
     written: [Option<SystemTime>; FILES.len()],
     looked: Instant,
 }
@@ -199,9 +203,7 @@ impl Inner {
 
     /// What `/etc/hosts` says. The library would ask a name server too, for the family that the file does not tell.
     fn in_hosts(&self, host: &str) -> Option<Vec<IpAddr>> {
-        let library = self.library.borrow();
-        let name = host.trim_end_matches('.').to_ascii_lowercase();
-        library.as_ref()?.hosts.get(&*name).cloned()
+        in_hosts(&self.library.borrow().as_ref()?.hosts, host)
     }
 
     fn found(&self, host: &str, addresses: Vec<IpAddr>, kept: Duration) {
@@ -255,7 +257,7 @@ impl Inner {
         let resolver = make(&self.servers);
         *library = Some(Library {
             resolver: resolver.clone(),
-            hosts: hosts(&fs::read_to_string(FILES[1]).unwrap_or_default()),
+            hosts: Hosts::from_system().unwrap_or_default(),
             written: written(),
             looked: now,
         });
@@ -350,21 +352,17 @@ fn server(address: SocketAddr) -> NameServerConfig {
     server
 }
 
-/// The names of a hosts file, in small letters (hosts(5)).
-fn hosts(text: &str) -> HashMap<Box<str>, Vec<IpAddr>> {
-    let mut all: HashMap<Box<str>, Vec<IpAddr>> = HashMap::new();
-    for line in text.lines() {
-        let line = line.split('#').next().unwrap_or_default();
-        let mut fields = line.split_whitespace();
-        let Some(Ok(address)) = fields.next().map(str::parse) else {
-            continue;
-        };
-        for name in fields {
-            let name = name.trim_end_matches('.').to_ascii_lowercase();
-            all.entry(name.into()).or_default().push(address);
-        }
+/// Both families of a name in a hosts file.
+fn in_hosts(hosts: &Hosts, host: &str) -> Option<Vec<IpAddr>> {
+    let name = Name::from_utf8(host).ok()?;
+    let mut addresses = Vec::new();
+    for family in [RecordType::A, RecordType::AAAA] {
+        let query = Query::query(name.clone(), family);
+        let found = hosts.lookup_static_host(&query);
+        let records = found.iter().flat_map(|lookup| lookup.answers());
+        addresses.extend(records.filter_map(|record| record.data.ip_addr()));
     }
-    all
+    (!addresses.is_empty()).then_some(addresses)
 }
 
 fn written() -> [Option<SystemTime>; FILES.len()] {
@@ -377,10 +375,10 @@ mod tests {
 
     #[test]
     fn a_hosts_file_tells_names_in_any_case() {
-        let all = hosts(
-            "127.0.0.1 localhost\n::1\tLocalHost ip6 # a comment\n#1.2.3.4 no\nnonsense x\n10.0.0.1 echo.\n",
-        );
-        let of = |name: &str| all.get(name).map(Vec::len);
+        let mut all = Hosts::default();
+        let text = "127.0.0.1 localhost\n::1\tLocalHost ip6 # a comment\n#1.2.3.4 no\nnonsense x\n10.0.0.1 echo.\n";
+        all.read_hosts_conf(text.as_bytes()).unwrap();
+        let of = |name: &str| in_hosts(&all, name).map(|addresses| addresses.len());
         assert_eq!(
             (of("localhost"), of("ip6"), of("echo"), of("no"), of("x")),
             (Some(2), Some(1), Some(1), None, None)
