@@ -7,7 +7,7 @@ use paifang_snapshot::wire::{self, AlibabaBus, Call, EventTarget, Target, TextPi
 
 use super::{
     At, Kind, Referrer, Resolved, Resolver,
-    server::{Server, check_either, parse_credentials, parse_endpoint, parse_tls, parse_url},
+    server::{Place, Server, Service},
 };
 use crate::{
     Reason,
@@ -127,67 +127,35 @@ impl Kind for Event {
     type Written = EventBridgeBackend;
 
     fn parse(at: At<'_>, written: &EventBridgeBackend, check: &mut Check<'_>) -> Option<Self> {
-        let At { field, namespace } = at;
-        let signed = written.alibaba.is_some();
-        check_either(field, "sink", written.sink.is_some(), signed, check);
-        let sink = written
-            .sink
-            .as_ref()
-            .and_then(|sink| parse_url(&format!("{field}.sink"), sink, check));
-        let alibaba = written.alibaba.as_ref().map(|alibaba| {
-            let field = format!("{field}.alibaba");
-            check.label(&format!("{field}.region"), &alibaba.region);
-            let region = &alibaba.region;
-            parse_endpoint(
-                &field,
-                alibaba.endpoint.as_deref(),
-                alibaba.account_id.as_deref(),
-                |account| format!("{account}.eventbridge.{region}.aliyuncs.com"),
-                check,
-            )
-            .map(|address| (address, alibaba))
+        let alibaba = written.alibaba.as_ref();
+        let service = alibaba.map(|alibaba| Service {
+            region: &alibaba.region,
+            account: alibaba.account_id.as_deref(),
+            endpoint: alibaba.endpoint.as_deref(),
+            host: |account, region| format!("{account}.eventbridge.{region}.aliyuncs.com"),
         });
-        let credentials = parse_credentials(
-            field,
-            namespace,
-            signed,
-            written.credentials_ref.as_ref(),
-            check,
-        );
-        let (address, path, source, bus) = match (sink, alibaba) {
-            (Some((address, path)), None) => {
-                let source = written.source.clone();
-                let source = source.unwrap_or_else(|| DEFAULT_SOURCE.to_owned());
-                (address, path, source, None)
-            }
-            (None, Some(Some((address, alibaba)))) => {
-                let bus = Some(alibaba.bus.clone());
-                (address, String::new(), alibaba.source.clone(), bus)
-            }
-            _ => return None,
+        let sink = ("sink", written.sink.as_deref());
+        let credentials = written.credentials_ref.as_ref();
+        let place = Place::parse(at, sink, service, credentials, check)?;
+        let source = match alibaba {
+            Some(alibaba) => alibaba.source.clone(),
+            None => written
+                .source
+                .clone()
+                .unwrap_or_else(|| DEFAULT_SOURCE.to_owned()),
         };
-        check_mode(field, written, check);
-        check_source(field, &source, signed, check);
-        let tls = parse_tls(
-            field,
-            namespace,
-            written.tls.as_ref(),
-            address.scheme,
-            check,
-        );
+        check_mode(at.field, written, check);
+        check_source(at.field, &source, alibaba.is_some(), check);
+        let (server, path) = place.with_tls(at, written.tls.as_ref(), check);
         Some(Self {
-            server: Server {
-                address,
-                tls,
-                credentials,
-            },
+            server,
             path,
             source,
             mode: match written.mode.unwrap_or_default() {
                 EventMode::Binary => wire::EventMode::Binary,
                 EventMode::Structured => wire::EventMode::Structured,
             },
-            bus,
+            bus: alibaba.map(|alibaba| alibaba.bus.clone()),
         })
     }
 

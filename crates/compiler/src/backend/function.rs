@@ -1,13 +1,14 @@
 //! FunctionCompute: a function in the cluster or in Alibaba Function Compute (Ref §6.3, §6.4).
 
 use paifang_resources::{
-    ApiSpec, FunctionComputeBackend, FunctionComputeVersion, FunctionKind as WrittenKind,
+    AlibabaFunction, ApiSpec, FunctionComputeBackend, FunctionComputeVersion,
+    FunctionKind as WrittenKind,
 };
-use paifang_snapshot::wire::{AlibabaFunction, Call, FunctionKind, FunctionTarget, Target};
+use paifang_snapshot::wire::{self, Call, FunctionKind, FunctionTarget, Target};
 
 use super::{
     At, Kind, Referrer, Resolved, Resolver,
-    server::{Server, check_either, parse_credentials, parse_endpoint, parse_tls, parse_url},
+    server::{Place, Server, Service},
 };
 use crate::{Reason, parse::Check};
 
@@ -41,48 +42,32 @@ impl Kind for Function {
     type Written = FunctionComputeBackend;
 
     fn parse(at: At<'_>, written: &FunctionComputeBackend, check: &mut Check<'_>) -> Option<Self> {
-        let At { field, namespace } = at;
-        let signed = written.alibaba.is_some();
-        check_either(field, "url", written.url.is_some(), signed, check);
-        let url = written
-            .url
-            .as_ref()
-            .and_then(|url| parse_url(&format!("{field}.url"), url, check));
-        let alibaba = written
-            .alibaba
-            .as_ref()
-            .map(|alibaba| parse_alibaba(&format!("{field}.alibaba"), alibaba, check));
-        let credentials = parse_credentials(
-            field,
-            namespace,
-            signed,
-            written.credentials_ref.as_ref(),
-            check,
-        );
-        let (address, path, alibaba) = match (url, alibaba) {
-            (Some((address, path)), None) => (address, path, None),
-            (None, Some(Some((address, named)))) => (address, String::new(), Some(named)),
-            _ => return None,
-        };
-        let tls = parse_tls(
-            field,
-            namespace,
-            written.tls.as_ref(),
-            address.scheme,
-            check,
-        );
+        let alibaba = written.alibaba.as_ref();
+        let service = alibaba.map(|alibaba| Service {
+            region: &alibaba.region,
+            account: alibaba.account_id.as_deref(),
+            endpoint: alibaba.endpoint.as_deref(),
+            host: |account, region| format!("{account}.{region}.fc.aliyuncs.com"),
+        });
+        let url = ("url", written.url.as_deref());
+        let credentials = written.credentials_ref.as_ref();
+        let place = Place::parse(at, url, service, credentials, check);
+        if let Some(alibaba) = alibaba {
+            check_service(&format!("{}.alibaba", at.field), alibaba, check);
+        }
+        let (server, path) = place?.with_tls(at, written.tls.as_ref(), check);
         Some(Self {
             kind: match written.kind {
                 WrittenKind::Event => FunctionKind::Event,
                 WrittenKind::HTTP => FunctionKind::Http,
             },
-            server: Server {
-                address,
-                tls,
-                credentials,
-            },
+            server,
             path,
-            alibaba,
+            alibaba: alibaba.map(|alibaba| Named {
+                service: alibaba.service.clone(),
+                function: alibaba.function.clone(),
+                qualifier: alibaba.qualifier.clone(),
+            }),
         })
     }
 
@@ -100,7 +85,7 @@ impl Kind for Function {
                     kind: self.kind,
                     origin,
                     path: self.path.clone(),
-                    alibaba: alibaba.map(|(named, credentials)| AlibabaFunction {
+                    alibaba: alibaba.map(|(named, credentials)| wire::AlibabaFunction {
                         service: named.service.clone(),
                         function: named.function.clone(),
                         qualifier: named.qualifier.clone(),
@@ -111,11 +96,8 @@ impl Kind for Function {
     }
 }
 
-fn parse_alibaba(
-    field: &str,
-    alibaba: &paifang_resources::AlibabaFunction,
-    check: &mut Check<'_>,
-) -> Option<(paifang_model::Address, Named)> {
+/// Functions of 2.0 are named with their service.
+fn check_service(field: &str, alibaba: &AlibabaFunction, check: &mut Check<'_>) {
     let version2 = alibaba.version == FunctionComputeVersion::V2;
     if version2 != alibaba.service.is_some() {
         check.add(
@@ -129,19 +111,4 @@ fn parse_alibaba(
             "add or remove it",
         );
     }
-    check.label(&format!("{field}.region"), &alibaba.region);
-    let region = &alibaba.region;
-    let address = parse_endpoint(
-        field,
-        alibaba.endpoint.as_deref(),
-        alibaba.account_id.as_deref(),
-        |account| format!("{account}.{region}.fc.aliyuncs.com"),
-        check,
-    )?;
-    let named = Named {
-        service: alibaba.service.clone(),
-        function: alibaba.function.clone(),
-        qualifier: alibaba.qualifier.clone(),
-    };
-    Some((address, named))
 }

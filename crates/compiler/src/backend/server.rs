@@ -4,7 +4,7 @@ use paifang_model::{Address, ObjectName, Scheme};
 use paifang_resources::{BackendTls, SecretRef};
 use paifang_snapshot::wire::{self, Origin, Target};
 
-use super::{Referrer, Resolved, Resolver};
+use super::{At, Referrer, Resolved, Resolver};
 use crate::{
     Problem, Reason,
     certificates::Use,
@@ -47,11 +47,7 @@ pub(super) fn check_allowed(field: &str, address: &Address, check: &mut Check<'_
 }
 
 /// An address and perhaps a path, which comes back without `/` at its end.
-pub(super) fn parse_url(
-    field: &str,
-    url: &str,
-    check: &mut Check<'_>,
-) -> Option<(Address, String)> {
+fn parse_url(field: &str, url: &str, check: &mut Check<'_>) -> Option<(Address, String)> {
     let path_at = url
         .find("://")
         .and_then(|at| url[at + 3..].find('/').map(|path| at + 3 + path));
@@ -115,46 +111,92 @@ pub(super) fn parse_tls(
     })
 }
 
-/// `key` and `alibaba`: one of the two.
-pub(super) fn check_either(
-    field: &str,
-    key: &str,
-    here: bool,
-    alibaba: bool,
-    check: &mut Check<'_>,
-) {
-    if here == alibaba {
-        check.add(
-            field,
-            Reason::Contradiction,
-            format!("needs either `{key}` or `alibaba`"),
-            "write exactly one of the two",
-        );
+/// A service of Alibaba's, as far as it says where it is.
+pub(super) struct Service<'w> {
+    pub(super) region: &'w str,
+    pub(super) account: Option<&'w str>,
+    pub(super) endpoint: Option<&'w str>,
+    /// The region's public host, from account and region.
+    pub(super) host: fn(&str, &str) -> String,
+}
+
+/// Where a type that knows both is reached: a URL of the user's under `key`, or a service of Alibaba's, whose calls are signed.
+pub(super) struct Place {
+    pub(super) address: Address,
+    /// Of a URL; without `/` at its end.
+    pub(super) path: String,
+    credentials: Option<ObjectName>,
+}
+
+impl Place {
+    pub(super) fn parse(
+        At { field, namespace }: At<'_>,
+        (key, url): (&str, Option<&str>),
+        service: Option<Service<'_>>,
+        credentials: Option<&SecretRef>,
+        check: &mut Check<'_>,
+    ) -> Option<Self> {
+        let signed = service.is_some();
+        if url.is_some() == signed {
+            check.add(
+                field,
+                Reason::Contradiction,
+                format!("needs either `{key}` or `alibaba`"),
+                "write exactly one of the two",
+            );
+        }
+        let url = url.and_then(|url| parse_url(&format!("{field}.{key}"), url, check));
+        let service =
+            service.map(|service| service.parse_endpoint(&format!("{field}.alibaba"), check));
+        let credentials = parse_credentials(field, namespace, signed, credentials, check);
+        let (address, path) = match (url, service) {
+            (Some(url), None) => url,
+            (None, Some(endpoint)) => (endpoint?, String::new()),
+            _ => return None,
+        };
+        Some(Self {
+            address,
+            path,
+            credentials,
+        })
+    }
+
+    /// The server there, and the path.
+    pub(super) fn with_tls(
+        self,
+        At { field, namespace }: At<'_>,
+        tls: Option<&BackendTls>,
+        check: &mut Check<'_>,
+    ) -> (Server, String) {
+        let tls = parse_tls(field, namespace, tls, self.address.scheme, check);
+        let server = Server {
+            address: self.address,
+            tls,
+            credentials: self.credentials,
+        };
+        (server, self.path)
     }
 }
 
-/// The endpoint that is written, or the region's public one, which `host` names from the account.
-pub(super) fn parse_endpoint(
-    field: &str,
-    endpoint: Option<&str>,
-    account: Option<&str>,
-    host: impl Fn(&str) -> String,
-    check: &mut Check<'_>,
-) -> Option<Address> {
-    match (endpoint, account) {
-        (Some(endpoint), _) => parse_address(&format!("{field}.endpoint"), endpoint, check),
-        (None, Some(account)) => {
-            let url = format!("https://{}", host(account));
-            parse_address(&format!("{field}.accountId"), &url, check)
-        }
-        (None, None) => {
-            check.add(
-                format!("{field}.accountId"),
-                Reason::Required,
-                "is needed to find the region's public endpoint",
-                "write it, or `endpoint`",
-            );
-            None
+impl Service<'_> {
+    /// The endpoint that is written, or the region's public one.
+    fn parse_endpoint(self, field: &str, check: &mut Check<'_>) -> Option<Address> {
+        check.label(&format!("{field}.region"), self.region);
+        match (self.endpoint, self.account) {
+            (Some(endpoint), _) => parse_address(&format!("{field}.endpoint"), endpoint, check),
+            (None, Some(account)) => {
+                let url = format!("https://{}", (self.host)(account, self.region));
+                parse_address(&format!("{field}.accountId"), &url, check)
+            }
+            (None, None) => {
+                check.add(
+                    format!("{field}.accountId"),
+                    Reason::Required,
+                    "is needed to find the region's public endpoint",
+                    "write it, or `endpoint`",
+                );
+                None
+            }
         }
     }
 }
