@@ -25,21 +25,6 @@ def _say_and_close(data):
     return answer
 
 
-def _say_and_reset(data):
-    def answer(connection, head, body):
-        connection.sendall(data)
-        time.sleep(0.05)
-        upstreams.reset(connection)
-        return False
-
-    return answer
-
-
-def _silent(connection, head, body):
-    time.sleep(30)
-    return False
-
-
 def _drip(connection, head, body):
     connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     for _ in range(5):
@@ -92,24 +77,24 @@ def _hints(connection, head, body):
 # Backends whose answer cannot be used: the caller gets a 5xx of the gateway, in time.
 UNUSABLE = {
     "closes-at-once": _say_and_close(b""),
-    "resets-at-once": _say_and_reset(b""),
+    "resets-at-once": upstreams.say_and_reset(b""),
     "garbage": _say_and_close(b"\x16\x03\x01 this is no HTTP \x00\xff\r\n\r\n"),
     "half-a-head": _say_and_close(b"HTTP/1.1 200 OK\r\nContent-Le"),
-    "reset-in-head": _say_and_reset(b"HTTP/1.1 200 OK\r\nContent-Le"),
+    "reset-in-head": upstreams.say_and_reset(b"HTTP/1.1 200 OK\r\nContent-Le"),
     "status-line-broken": _say_and_close(b"HTTP/1.1 OK 200\r\n\r\n"),
     "status-99": _say_and_close(b"HTTP/1.1 99 Nothing\r\nContent-Length: 0\r\n\r\n"),
     "length-conflicting": _say_and_close(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!"),
     "length-broken": _say_and_close(b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\nok"),
     "nul-in-header": _say_and_close(b"HTTP/1.1 200 OK\r\nX-A: a\x00b\r\nContent-Length: 2\r\n\r\nok"),
     "endless-head": _endless_head,
-    "silent": _silent,
+    "silent": upstreams.silent,
     "head-in-drips": _head_drip,
 }
 
 # Backends that break off after the head: the caller must be able to tell that the answer is not whole.
 CUT = {
     "closes-in-body": _say_and_close(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nten bytes!"),
-    "resets-in-body": _say_and_reset(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nten bytes!"),
+    "resets-in-body": upstreams.say_and_reset(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nten bytes!"),
     "chunks-cut": _say_and_close(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"),
     "chunks-broken": _say_and_close(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n"),
 }

@@ -388,21 +388,6 @@ def _say(data):
     return lambda connection, head, body: connection.sendall(data)
 
 
-def _say_and_reset(data):
-    def answer(connection, head, body):
-        connection.sendall(data)
-        time.sleep(0.05)
-        upstreams.reset(connection)
-        return False
-
-    return answer
-
-
-def _silent(connection, head, body):
-    time.sleep(30)
-    return False
-
-
 def _stalls(connection, head, body):
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nten bytes!")
     time.sleep(30)
@@ -428,10 +413,10 @@ def _skewed():
 
 
 MISBEHAVES = {
-    "resets-at-once": (_say_and_reset(b""), 502, "N502RE"),
-    "resets-in-head": (_say_and_reset(b"HTTP/1.1 200 OK\r\nETag: "), 502, "N502RE"),
-    "garbage": (_say_and_reset(b"\x16\x03\x01 this is no HTTP\r\n\r\n"), 502, "N502RE"),
-    "silent": (_silent, 504, "D504TO"),
+    "resets-at-once": (upstreams.say_and_reset(b""), 502, "N502RE"),
+    "resets-in-head": (upstreams.say_and_reset(b"HTTP/1.1 200 OK\r\nETag: "), 502, "N502RE"),
+    "garbage": (upstreams.say_and_reset(b"\x16\x03\x01 this is no HTTP\r\n\r\n"), 502, "N502RE"),
+    "silent": (upstreams.silent, 504, "D504TO"),
     "skewed": (lambda c, h, b: c.sendall(_skewed()), 502, "D502OS"),
     "token-out-of-date": (lambda c, h, b: c.sendall(error("SecurityTokenExpired")), 502, "D502OS"),
     "denied": (lambda c, h, b: c.sendall(error("AccessDenied")), 403, None),
@@ -439,9 +424,9 @@ MISBEHAVES = {
     "busy": (lambda c, h, b: c.sendall(error("SlowDown", 503)), 503, None),
     "large-error": (lambda c, h, b: c.sendall(error("AccessDenied", padding=100_000)), 403, None),
     "error-without-end": (lambda c, h, b: c.sendall(error("AccessDenied", length=False, padding=100_000)), 502, "N502RE"),
-    "error-cut": (_say_and_reset(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 500\r\n\r\n<Error><Code>Acc"), 502, "N502RE"),
+    "error-cut": (upstreams.say_and_reset(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 500\r\n\r\n<Error><Code>Acc"), 502, "N502RE"),
     "stalls": (_stalls, None, None),
-    "resets-in-body": (_say_and_reset(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nten bytes!"), None, None),
+    "resets-in-body": (upstreams.say_and_reset(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nten bytes!"), None, None),
     "drips": (_drips, 200, None),
 }
 

@@ -138,6 +138,21 @@ def reset(connection):
     connection.close()
 
 
+def say_and_reset(data):
+    def answer(connection, head, body):
+        connection.sendall(data)
+        time.sleep(0.05)
+        reset(connection)
+        return False
+
+    return answer
+
+
+def silent(connection, head, body):
+    time.sleep(30)
+    return False
+
+
 def until(condition, seconds=10, step=0.01):
     """Waits until it holds; the last answer either way."""
     deadline = time.monotonic() + seconds

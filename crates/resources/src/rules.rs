@@ -89,14 +89,8 @@ pub(crate) const VARIABLES: Rules = &[(
 /// On a path with `[name]` parameters, perhaps ending in `/*` (Ref §4.1).
 pub(crate) const PATH: Rules = &[
     PATH_START,
-    (
-        "self.matches('^[^*]*(/[*])?$')",
-        "* may only be the whole last segment, as in /files/*",
-    ),
-    (
-        "!self.startsWith('/') || self.matches('^(/([^/\\\\[\\\\]]*|\\\\[[A-Za-z_][A-Za-z0-9_-]{0,63}\\\\]))*$')",
-        "a parameter [name] fills a whole segment; its name has letters, digits, _ or -, and begins with a letter or _",
-    ),
+    PATH_TAIL,
+    PATH_PARAMETERS,
     PATH_EMPTY,
     PATH_DOTS,
     PATH_CHARACTERS,
@@ -105,14 +99,8 @@ pub(crate) const PATH: Rules = &[
 /// On a path towards a backend: as [`PATH`], and it may mention stage variables, `#Name#` (Ref §5.2).
 pub(crate) const BACKEND_PATH: Rules = &[
     PATH_START,
-    (
-        "self.matches('^[^*]*(/[*])?$')",
-        "* may only be the whole last segment, as in /files/*",
-    ),
-    (
-        "!self.startsWith('/') || self.matches('^(/([^/\\\\[\\\\]]*|\\\\[[A-Za-z_][A-Za-z0-9_-]{0,63}\\\\]))*$')",
-        "a parameter [name] fills a whole segment; its name has letters, digits, _ or -, and begins with a letter or _",
-    ),
+    PATH_TAIL,
+    PATH_PARAMETERS,
     PATH_EMPTY,
     PATH_DOTS,
     BACKEND_PATH_CHARACTERS,
@@ -131,6 +119,16 @@ pub(crate) const BASE_PATH: Rules = &[
 ];
 
 const PATH_START: (&str, &str) = ("self.startsWith('/')", "must begin with /");
+
+const PATH_TAIL: (&str, &str) = (
+    "self.matches('^[^*]*(/[*])?$')",
+    "* may only be the whole last segment, as in /files/*",
+);
+
+const PATH_PARAMETERS: (&str, &str) = (
+    "!self.startsWith('/') || self.matches('^(/([^/\\\\[\\\\]]*|\\\\[[A-Za-z_][A-Za-z0-9_-]{0,63}\\\\]))*$')",
+    "a parameter [name] fills a whole segment; its name has letters, digits, _ or -, and begins with a letter or _",
+);
 
 const PATH_EMPTY: (&str, &str) = (
     "!self.contains('//')",

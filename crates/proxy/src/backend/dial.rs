@@ -135,6 +135,14 @@ impl<'a> Race<'a> {
 mod tests {
     use super::*;
 
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(test);
+    }
+
     /// A listener whose queue is full: whoever connects hears nothing. The connections that fill it must live on.
     async fn silent() -> (tokio::net::TcpListener, SocketAddr, Vec<Attempt>) {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
@@ -152,11 +160,7 @@ mod tests {
 
     #[test]
     fn an_address_that_fails_or_says_nothing_is_passed_over() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
+        run(async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let live = listener.local_addr().unwrap();
             let outliers = Outliers::default();
@@ -175,11 +179,7 @@ mod tests {
 
     #[test]
     fn only_what_is_allowed_is_tried() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
+        run(async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let live = listener.local_addr().unwrap();
             let outliers = Outliers::default();
