@@ -86,6 +86,8 @@ pub(crate) struct Brain {
     leads: bool,
     pending: Pending,
     in_flight: Option<InFlight>,
+    /// When parts that nobody needs may be removed next.
+    remove_next: Instant,
     dirty: BTreeMap<ObjectId, Instant>,
     writing: JoinSet<(ObjectId, Stated, write::Result)>,
     under_way: BTreeSet<ObjectId>,
@@ -154,6 +156,7 @@ impl Brain {
             leads: false,
             pending: Pending::default(),
             in_flight: None,
+            remove_next: Instant::now(),
             dirty: BTreeMap::new(),
             writing: JoinSet::new(),
             under_way: BTreeSet::new(),
@@ -567,9 +570,9 @@ impl Brain {
             self.mark(id);
         }
         if self.leads && self.in_flight.is_none() {
+            self.shelf.look_for_unneeded(&self.fleet, Instant::now());
             let mut batch = Batch::default();
-            self.shelf
-                .plan_collection(&self.fleet, Instant::now(), &mut batch);
+            self.shelf.plan_orphans(&mut batch);
             self.send(batch, BTreeMap::new(), BTreeSet::new());
         }
     }

@@ -97,6 +97,11 @@ impl PartKind {
         format!("{}{hash}", self.prefix())
     }
 
+    /// The object that holds the part.
+    pub(crate) fn object(self, hash: &Hash) -> (Type, String) {
+        (self.type_(), self.name(hash))
+    }
+
     fn prefix(self) -> &'static str {
         match self {
             Self::Routing => "paifang-part-",

@@ -37,6 +37,8 @@ const AT_ONCE: usize = 24;
 const TRIES: u32 = 3;
 /// How long a part that nothing names stays, for gateways that are just reading an older manifest.
 const KEPT: Duration = Duration::from_secs(60);
+/// Parts that are removed in one batch: what changes meanwhile waits for no more than these.
+const REMOVED_AT_ONCE: usize = AT_ONCE;
 
 /// A group, or all Apps.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,7 +54,10 @@ pub(crate) struct Shelf {
     relists: BTreeMap<Type, BTreeSet<String>>,
     synced: BTreeSet<Type>,
     wanted: BTreeMap<Key, Wanted>,
+    /// Parts that nothing names, and since when.
     unneeded: BTreeMap<(Type, String), Instant>,
+    /// Those of them that may go, as far as was known when they were looked at last.
+    removable: Vec<(Type, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +74,8 @@ pub(crate) struct Wanted {
     instance: String,
     /// Hash of the manifest: what gateways report.
     pub(crate) hash: Hash,
-    parts: BTreeSet<(PartKind, Hash)>,
+    /// The objects that it names.
+    parts: BTreeSet<(Type, String)>,
 }
 
 /// A part to be there.
@@ -182,20 +188,15 @@ impl Shelf {
     /// An object is gone. Answers what must be published again because of it.
     pub(crate) fn gone(&mut self, type_: Type, name: &str) -> BTreeSet<Key> {
         let id = (type_, name.to_owned());
+        self.unneeded.remove(&id);
         if self.there.remove(&id).is_none() {
             return BTreeSet::new();
         }
         self.who_needs(&id)
     }
 
-    fn who_needs(&self, (type_, name): &(Type, String)) -> BTreeSet<Key> {
-        let needs = |wanted: &Wanted| {
-            wanted.name == *name
-                || wanted
-                    .parts
-                    .iter()
-                    .any(|(kind, hash)| kind.type_() == *type_ && kind.name(hash) == *name)
-        };
+    fn who_needs(&self, id: &(Type, String)) -> BTreeSet<Key> {
+        let needs = |wanted: &Wanted| wanted.name == id.1 || wanted.parts.contains(id);
         let wanted = self.wanted.iter().filter(|(_, wanted)| needs(wanted));
         wanted.map(|(key, _)| key.clone()).collect()
     }
@@ -257,12 +258,14 @@ impl Shelf {
     /// The same for all Apps.
     pub(crate) fn plan_apps(&mut self, apps: PublishedApps, batch: &mut Batch) -> Option<Hash> {
         let text = apps.manifest.text();
-        let hashes = apps.manifest.parts().cloned();
+        let hashes = apps.manifest.parts();
         let wanted = Wanted {
             name: names::APPS.to_owned(),
             instance: names::EVERY_INSTANCE.to_owned(),
             hash: Hash::of(text.as_bytes()),
-            parts: hashes.map(|hash| (PartKind::Credential, hash)).collect(),
+            parts: hashes
+                .map(|hash| PartKind::Credential.object(hash))
+                .collect(),
         };
         let parts = apps
             .parts
@@ -280,8 +283,11 @@ impl Shelf {
         batch: &mut Batch,
     ) -> Option<Hash> {
         let mut needs = BTreeSet::new();
+        for id in &wanted.parts {
+            self.unneeded.remove(id);
+        }
         for (kind, part) in parts {
-            let there = self.there.get(&(kind.type_(), kind.name(&part.hash)));
+            let there = self.there.get(&kind.object(&part.hash));
             let replaces = match there.map(|it| &it.content) {
                 Some(Content::Sound) => continue,
                 other => other.is_some(),
@@ -326,9 +332,8 @@ impl Shelf {
         }));
     }
 
-    /// Manifests of groups that should not be there (of an ApiGroup that went while nobody led), and parts that nothing names and that
-    /// nobody needs any more.
-    pub(crate) fn plan_collection(&mut self, fleet: &Fleet, now: Instant, batch: &mut Batch) {
+    /// Manifests of groups that should not be there, of an ApiGroup that went while nobody led.
+    pub(crate) fn plan_orphans(&self, batch: &mut Batch) {
         let manifests: BTreeSet<&str> = self.wanted.values().map(|it| it.name.as_str()).collect();
         let orphans = self.there.iter().filter(|((type_, name), _)| {
             *type_ == Type::ConfigMap
@@ -345,25 +350,42 @@ impl Shelf {
                 needs: BTreeSet::new(),
             });
         }
-        let needed: BTreeSet<(Type, String)> = self
-            .wanted
-            .values()
-            .flat_map(|wanted| &wanted.parts)
-            .map(|(kind, hash)| (kind.type_(), kind.name(hash)))
+    }
+
+    /// Looks at every part: which nothing names, and which of these may go because nobody needs them any more.
+    pub(crate) fn look_for_unneeded(&mut self, fleet: &Fleet, now: Instant) {
+        let needed: BTreeSet<&(Type, String)> =
+            self.wanted.values().flat_map(|it| &it.parts).collect();
+        let parts = self.there.keys().filter(|(_, name)| names::is_part(name));
+        let unneeded: BTreeMap<(Type, String), Instant> = parts
+            .filter(|id| !needed.contains(*id))
+            .map(|id| (id.clone(), *self.unneeded.get(id).unwrap_or(&now)))
             .collect();
+        self.unneeded = unneeded;
+        self.removable.clear();
         let behind = self.wanted.iter().any(|(key, wanted)| match key {
             Key::Group(group) => fleet.may_need(group, &wanted.hash),
             Key::Apps => false,
         });
-        let unneeded = self.there.keys().filter(|(_, name)| names::is_part(name));
-        let unneeded: BTreeSet<(Type, String)> = unneeded
-            .filter(|id| !needed.contains(*id))
-            .cloned()
-            .collect();
-        self.unneeded.retain(|id, _| unneeded.contains(id));
-        for id in unneeded {
-            let since = *self.unneeded.entry(id.clone()).or_insert(now);
-            if !behind && now.duration_since(since) >= KEPT {
+        if !behind {
+            let old = self.unneeded.iter();
+            let old = old.filter(|(_, since)| now.duration_since(**since) >= KEPT);
+            self.removable.extend(old.map(|(id, _)| id.clone()));
+        }
+    }
+
+    /// Adds to `batch` the removal of a few of the parts that may go.
+    pub(crate) fn plan_removal_of_parts(&mut self, batch: &mut Batch) {
+        let Self {
+            unneeded,
+            removable,
+            ..
+        } = self;
+        while batch.unneeded.len() < REMOVED_AT_ONCE
+            && let Some(id) = removable.pop()
+        {
+            // One that was named since it was looked at stays.
+            if unneeded.contains_key(&id) {
                 batch.unneeded.push(id);
             }
         }
@@ -386,13 +408,11 @@ fn manifest_type(key: &Key) -> Type {
     }
 }
 
-fn parts_of(manifest: &GroupManifest) -> BTreeSet<(PartKind, Hash)> {
-    let routing = manifest
-        .parts()
-        .map(|hash| (PartKind::Routing, hash.clone()));
+fn parts_of(manifest: &GroupManifest) -> BTreeSet<(Type, String)> {
+    let routing = manifest.parts().map(|hash| PartKind::Routing.object(hash));
     let certificates = manifest.certificates.values();
     routing
-        .chain(certificates.map(|hash| (PartKind::Certificate, hash.clone())))
+        .chain(certificates.map(|hash| PartKind::Certificate.object(hash)))
         .collect()
 }
 
@@ -468,9 +488,16 @@ impl Batch {
                 None => drop(outcome.unpublished.insert(manifest.key)),
             }
         }
-        for (type_, name) in self.unneeded {
+        let removed = stream::iter(self.unneeded)
+            .map(|(type_, name)| async move {
+                let done = writer.delete(type_, &name, None).await;
+                (done, type_, name)
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect::<Vec<_>>();
+        for (done, type_, name) in removed.await {
             outcome.writes += 1;
-            if writer.delete(type_, &name, None).await.is_some() {
+            if done.is_some() {
                 outcome.gone.push((type_, name));
             }
         }
@@ -861,7 +888,8 @@ mod tests {
         let start = Instant::now();
         let collect = |shelf: &mut Shelf, seconds| {
             let mut batch = Batch::default();
-            shelf.plan_collection(&fleet, start + Duration::from_secs(seconds), &mut batch);
+            shelf.look_for_unneeded(&fleet, start + Duration::from_secs(seconds));
+            shelf.plan_removal_of_parts(&mut batch);
             batch
         };
         assert!(collect(&mut shelf, 0).is_empty());
@@ -885,6 +913,32 @@ mod tests {
     }
 
     #[test]
+    fn parts_are_removed_a_few_at_a_time_and_one_that_is_named_again_stays() {
+        let mut shelf = Shelf::default();
+        let first = group("g", 2_000);
+        let batch = plan(&mut shelf, Some(&first), "g");
+        let parts = batch.parts.len();
+        assert!(parts > 2 * REMOVED_AT_ONCE, "{parts} parts");
+        write(&mut shelf, batch);
+        let batch = plan(&mut shelf, Some(&group("g", 1)), "g");
+        write(&mut shelf, batch);
+        let (fleet, start) = (Fleet::default(), Instant::now());
+        shelf.look_for_unneeded(&fleet, start);
+        shelf.look_for_unneeded(&fleet, start + KEPT);
+        let mut some = Batch::default();
+        shelf.plan_removal_of_parts(&mut some);
+        assert_eq!(some.unneeded.len(), REMOVED_AT_ONCE);
+        write(&mut shelf, some);
+        // The group is as it was: what is still there of it is wanted, what went is made again.
+        let batch = plan(&mut shelf, Some(&first), "g");
+        assert_eq!(batch.parts.len(), REMOVED_AT_ONCE);
+        write(&mut shelf, batch);
+        let mut none = Batch::default();
+        shelf.plan_removal_of_parts(&mut none);
+        assert_eq!(none.unneeded.len(), 0, "what is named again stays");
+    }
+
+    #[test]
     fn a_manifest_that_nobody_wants_is_removed() {
         let mut shelf = Shelf::default();
         let orphan = Published {
@@ -898,7 +952,7 @@ mod tests {
         };
         shelf.there(orphan);
         let mut batch = Batch::default();
-        shelf.plan_collection(&Fleet::default(), Instant::now(), &mut batch);
+        shelf.plan_orphans(&mut batch);
         assert_eq!(batch.manifests.len(), 1);
         assert_eq!(batch.manifests[0].version.as_deref(), Some("5"));
     }

@@ -18,6 +18,9 @@ use crate::{
     write,
 };
 
+/// How much longer than a batch the pause is before parts that nobody needs are removed.
+const REST: u32 = 4;
+
 impl Brain {
     /// Makes the Secrets that Apps ask for. They come back by the watch.
     pub(super) fn make(&mut self, wanted: Vec<(SecretToMake, String)>) {
@@ -46,6 +49,7 @@ impl Brain {
         }
         let pending = &self.pending;
         if pending.states.is_empty() && pending.groups.is_empty() && !pending.apps {
+            self.remove_some();
             return;
         }
         if pending
@@ -103,6 +107,17 @@ impl Brain {
         self.send(batch, before, groups);
     }
 
+    /// Removes a few parts that nobody needs, while there is nothing else to write. The pause after them is a few times what they
+    /// took: a change that comes seldom finds them under way, and never waits for many.
+    fn remove_some(&mut self) {
+        if Instant::now() < self.remove_next {
+            return;
+        }
+        let mut batch = Batch::default();
+        self.shelf.plan_removal_of_parts(&mut batch);
+        self.send(batch, BTreeMap::new(), BTreeSet::new());
+    }
+
     /// What a group is planned to be decides what counts as served.
     fn restate_groups(&mut self, groups: &BTreeSet<ObjectName>, apps: bool) {
         self.news(News {
@@ -143,13 +158,14 @@ impl Brain {
 
     /// A batch is done.
     pub(super) fn written(&mut self, (in_flight, outcome): (InFlight, Outcome)) {
-        self.metrics
-            .published(in_flight.began.elapsed(), outcome.writes);
+        let took = in_flight.began.elapsed();
+        self.remove_next = Instant::now() + took * REST;
+        self.metrics.published(took, outcome.writes);
         tracing::debug!(
             writes = outcome.writes,
             unstored = outcome.unstored.len(),
             unpublished = outcome.unpublished.len(),
-            took_ms = in_flight.began.elapsed().as_millis() as u64,
+            took_ms = took.as_millis() as u64,
             "written"
         );
         let mut before = in_flight.before;
