@@ -5,13 +5,11 @@
 //! what a caller can cost.
 
 mod judge;
+mod known;
 mod metrics;
 mod review;
 
-use std::{
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request as HttpRequest, Response, StatusCode, Uri, header};
@@ -31,9 +29,12 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-pub(crate) use self::metrics::{AdmissionMetrics, Outcome};
 use self::review::{Answer, Asked, Unreadable};
-use crate::{brain::Shared, pki::Material, said};
+pub(crate) use self::{
+    known::Known,
+    metrics::{AdmissionMetrics, Outcome},
+};
+use crate::{pki::Material, said};
 
 /// Where the API server asks.
 const PATH: &str = "/validate";
@@ -61,14 +62,6 @@ const BREATH: Duration = Duration::from_millis(100);
 pub(crate) trait Judge: Send + Sync + 'static {
     /// What is to be said of it; `None` before everything is known that it takes to say anything.
     fn admit(&self, request: Request<'_>) -> Option<Admission>;
-}
-
-impl Judge for RwLock<Shared> {
-    fn admit(&self, request: Request<'_>) -> Option<Admission> {
-        let known = self.read().unwrap_or_else(PoisonError::into_inner);
-        let compiler = known.compiler.as_ref()?;
-        Some(compiler.admit(&known.world.objects, &request))
-    }
 }
 
 /// What all connections share.

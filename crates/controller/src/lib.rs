@@ -103,6 +103,7 @@ async fn serve(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::Re
         Arc::clone(&settings),
         leads.clone(),
         material_in,
+        metrics.clone(),
     ));
     let (ending_in, ending) = channel::channel(false);
     let webhook = match &settings.webhook {
@@ -110,7 +111,7 @@ async fn serve(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::Re
             let listener = TcpListener::bind(webhook.address)
                 .await
                 .with_context(|| format!("the webhook cannot listen on {}", webhook.address))?;
-            let judge = Arc::clone(&shared);
+            let judge = Arc::new(admission::Known::new(Arc::clone(&shared), client.clone()));
             let metrics = admission::AdmissionMetrics::register(&registry);
             Some(tokio::spawn(admission::serve(
                 listener,

@@ -9,7 +9,9 @@ use std::{
 };
 
 use paifang_runtime::metrics::Metrics as Registry;
-use prometheus_client::metrics::{counter::Counter, gauge::Gauge, histogram::Histogram};
+use prometheus_client::metrics::{
+    counter::Counter, family::Family, gauge::Gauge, histogram::Histogram,
+};
 
 /// All of them. Clones count together.
 #[derive(Debug, Clone)]
@@ -25,6 +27,8 @@ pub(crate) struct Metrics {
     publish_failures: Counter,
     statuses: Counter,
     status_failures: Counter,
+    statuses_waiting: Gauge,
+    certificates: Family<[(&'static str, &'static str); 1], Gauge>,
     seen: Arc<AtomicU64>,
 }
 
@@ -50,6 +54,8 @@ impl Metrics {
             publish_failures: Counter::default(),
             statuses: Counter::default(),
             status_failures: Counter::default(),
+            statuses_waiting: Gauge::default(),
+            certificates: Family::default(),
             seen: Arc::default(),
         };
         let Self {
@@ -64,6 +70,8 @@ impl Metrics {
             publish_failures,
             statuses,
             status_failures,
+            statuses_waiting,
+            certificates,
             seen: _,
         } = metrics.clone();
         registry.register(|to| {
@@ -106,6 +114,16 @@ impl Metrics {
                 "Statuses that could not be written and are tried again",
                 status_failures,
             );
+            to.register(
+                "controller_statuses_waiting",
+                "Objects whose status is to be looked at or written",
+                statuses_waiting,
+            );
+            to.register(
+                "controller_internal_certificate_expiry_timestamp_seconds",
+                "End of each internal certificate, by the Secret it stands in, in seconds since 1970",
+                certificates,
+            );
         });
         metrics
     }
@@ -141,6 +159,19 @@ impl Metrics {
 
     pub(crate) fn status_failed(&self) {
         self.status_failures.inc();
+    }
+
+    pub(crate) fn statuses_waiting(&self, number: usize) {
+        self.statuses_waiting
+            .set(i64::try_from(number).unwrap_or(i64::MAX));
+    }
+
+    /// The certificate that a Secret of ours holds ends at a time, in seconds since 1970.
+    pub(crate) fn certificate_ends(&self, secret: &'static str, at: u64) {
+        let end = i64::try_from(at).unwrap_or(i64::MAX);
+        self.certificates
+            .get_or_create(&[("secret", secret)])
+            .set(end);
     }
 
     pub(crate) fn pods(&self, all: usize, ready: usize) {

@@ -61,24 +61,9 @@ impl Seen {
         })
     }
 
-    /// The Secrets that it names, with those that are made for an App. By the fields' names, so that a spec that is wrong elsewhere
-    /// counts too.
+    /// The Secrets that it names, with those that are made for an App.
     pub(crate) fn secrets(&self) -> BTreeSet<ObjectName> {
-        let mut names = BTreeSet::new();
-        collect(&self.spec, &mut |name| {
-            names.insert(ObjectName::new(self.id.name.namespace.clone(), name));
-        });
-        if self.id.kind == Kind::App {
-            let credentials = self.spec.get("credentials").and_then(Value::as_array);
-            for credential in credentials.into_iter().flatten() {
-                let made = credential.get("secretRef").is_none();
-                if let (true, Some(name)) = (made, credential.get("name").and_then(Value::as_str)) {
-                    let secret = format!("{}-{name}", self.id.name.name);
-                    names.insert(ObjectName::new(self.id.name.namespace.clone(), secret));
-                }
-            }
-        }
-        names
+        secrets_of(&self.id, &self.spec)
     }
 
     /// Puts it among the objects that are compiled.
@@ -109,6 +94,26 @@ impl Seen {
             },
         }
     }
+}
+
+/// The Secrets that a spec names, with those that are made for an App. By the fields' names, so that a spec that is wrong elsewhere
+/// counts too.
+pub(crate) fn secrets_of(id: &ObjectId, spec: &Value) -> BTreeSet<ObjectName> {
+    let mut names = BTreeSet::new();
+    collect(spec, &mut |name| {
+        names.insert(ObjectName::new(id.name.namespace.clone(), name));
+    });
+    if id.kind == Kind::App {
+        let credentials = spec.get("credentials").and_then(Value::as_array);
+        for credential in credentials.into_iter().flatten() {
+            let made = credential.get("secretRef").is_none_or(Value::is_null);
+            if let (true, Some(name)) = (made, credential.get("name").and_then(Value::as_str)) {
+                let secret = format!("{}-{name}", id.name.name);
+                names.insert(ObjectName::new(id.name.namespace.clone(), secret));
+            }
+        }
+    }
+    names
 }
 
 /// Takes an object out.

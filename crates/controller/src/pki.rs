@@ -49,7 +49,7 @@ use self::{
     keep::Written,
     leaf::Leaf,
 };
-use crate::Settings;
+use crate::{Settings, metrics::Metrics};
 
 /// The Secret of the authorities.
 const CA_SECRET: &str = "paifang-ca";
@@ -88,6 +88,7 @@ struct Keeper {
     configuration: Option<ValidatingWebhookConfiguration>,
     /// The content that each part of the material was last tried from.
     tried: BTreeMap<&'static str, u64>,
+    metrics: Metrics,
 }
 
 type Configurations =
@@ -99,6 +100,7 @@ pub(crate) async fn run(
     settings: Arc<Settings>,
     mut leading: watch::Receiver<bool>,
     material: watch::Sender<Arc<Material>>,
+    metrics: Metrics,
 ) {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &settings.namespace);
     let hooks: Api<ValidatingWebhookConfiguration> = Api::all(client);
@@ -106,7 +108,7 @@ pub(crate) async fn run(
     let events = watcher(secrets.clone(), selected).default_backoff();
     let mut events = pin!(events.chain(stream::pending()));
     let mut configurations = configurations(&hooks, &settings);
-    let mut keeper = Keeper::new(settings);
+    let mut keeper = Keeper::new(settings, metrics);
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut pause = PAUSES.0;
@@ -174,7 +176,7 @@ fn configurations(
 // === impl Keeper ===
 
 impl Keeper {
-    fn new(settings: Arc<Settings>) -> Self {
+    fn new(settings: Arc<Settings>, metrics: Metrics) -> Self {
         let mut leaves = vec![Leaf::gateway(), Leaf::controller()];
         let webhook = settings.webhook.as_ref();
         leaves.extend(webhook.map(|webhook| Leaf::webhook(webhook, &settings.namespace)));
@@ -185,6 +187,7 @@ impl Keeper {
             listing: Seen::new(),
             configuration: None,
             tried: BTreeMap::new(),
+            metrics,
         }
     }
 
@@ -340,6 +343,9 @@ impl Keeper {
             if self.tried.insert(leaf, content) == Some(content) {
                 continue;
             }
+            if let Some(end) = ends_at(secret) {
+                self.metrics.certificate_ends(leaf, end);
+            }
             let next = next.get_or_insert_with(|| Material::clone(&material.borrow()));
             if let Err(error) = next.load(leaf, secret) {
                 tracing::warn!(
@@ -390,6 +396,12 @@ impl What {
 fn bytes<'s>(secret: &'s Secret, part: &str) -> Option<&'s [u8]> {
     let data = secret.data.as_ref()?;
     Some(data.get(part)?.0.as_slice())
+}
+
+/// When the certificate in a Secret ends, in seconds since 1970.
+fn ends_at(secret: &Secret) -> Option<u64> {
+    let chain = pem::certificates(TLS_CRT, bytes(secret, TLS_CRT)?).ok()?;
+    Some(pem::facts(chain.first()?).ok()?.not_after)
 }
 
 fn content(secret: &Secret) -> u64 {

@@ -388,15 +388,10 @@ pub(crate) async fn look_at(
     look: u64,
     events: mpsc::Sender<Event>,
 ) {
-    let api: Api<core::Secret> = Api::namespaced(client, &name.namespace);
     let mut wait = Duration::from_millis(100);
     let found = loop {
-        match api.get_opt(&name.name).await {
+        match get_secret(&client, &name).await {
             Ok(found) => break found,
-            Err(kube::Error::Api(status)) if status.code == 403 => {
-                tracing::warn!(secret = %name, "this Secret may not be read; it counts as missing");
-                break None;
-            }
             Err(error) => {
                 tracing::warn!(secret = %name, error = %crate::said(&error), "a Secret cannot be read; trying again");
                 tokio::time::sleep(wait).await;
@@ -404,7 +399,23 @@ pub(crate) async fn look_at(
             }
         }
     };
-    let found = found.map(|secret| {
+    let _ = events.send(Event::Secret(name, look, found)).await;
+}
+
+/// A Secret with its resourceVersion; none when it is not there, or may not be read.
+pub(crate) async fn get_secret(
+    client: &Client,
+    name: &ObjectName,
+) -> kube::Result<Option<(String, Secret)>> {
+    let api: Api<core::Secret> = Api::namespaced(client.clone(), &name.namespace);
+    let found = match api.get_opt(&name.name).await {
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            tracing::warn!(secret = %name, "this Secret may not be read; it counts as missing");
+            None
+        }
+        found => found?,
+    };
+    Ok(found.map(|secret| {
         let version = secret.metadata.resource_version.unwrap_or_default();
         let data = secret.data.unwrap_or_default().into_iter();
         let secret = Secret {
@@ -414,6 +425,5 @@ pub(crate) async fn look_at(
                 .collect(),
         };
         (version, secret)
-    });
-    let _ = events.send(Event::Secret(name, look, found)).await;
+    }))
 }

@@ -161,6 +161,11 @@ impl World {
         }
     }
 
+    /// Whether it is known of a Secret that it is there, and what it holds, or that it is not.
+    pub(crate) fn knows_secret(&self, name: &ObjectName) -> bool {
+        self.looked_at.contains_key(name)
+    }
+
     /// Begins a look: what an earlier one still brings does not count any more.
     fn look(&mut self, name: ObjectName) -> u64 {
         self.next_look += 1;

@@ -1,6 +1,6 @@
 //! A real API server asks, compile answers, and kubectl shows it.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{net::Ipv4Addr, sync::RwLock, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use paifang_compiler::{CertificateFacts, Compiler, Memory, Objects, Settings, Touched};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::*;
-use crate::brain::Shared;
+use crate::{brain::Shared, pki::testing};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const CONFIGURATIONS: &str =
@@ -38,6 +38,21 @@ kind: Authorization
 metadata: {name: x}
 spec: {apis: [{name: a}], apps: [{name: nobody}], stage: TEST}
 ";
+
+/// A store whose keys are in a Secret.
+fn store(secret: &str) -> String {
+    format!(
+        "
+apiVersion: paifang.dev/v1alpha1
+kind: BackendService
+metadata: {{name: store}}
+spec:
+  type: OSS
+  stages:
+    TEST: {{oss: {{endpoint: 'https://oss.example.com', bucket: pictures, region: cn-hangzhou, credentialsRef: {{name: {secret}}}}}}}
+"
+    )
+}
 
 /// A webhook on loopback that the control plane was told of for one namespace.
 struct Installed {
@@ -73,7 +88,8 @@ impl Installed {
         let shared = Arc::new(RwLock::new(Shared::default()));
         let (stop, stopped) = watch::channel(false);
         let metrics = AdmissionMetrics::register(&Metrics::new("paifang", "0.0.0"));
-        let judge = Arc::clone(&shared);
+        let client = runtime.block_on(testing::client(plane));
+        let judge = Arc::new(Known::new(Arc::clone(&shared), client));
         runtime.spawn(serve(listener, material.1, judge, metrics, stopped));
         let configuration = json!({
             "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
@@ -132,6 +148,47 @@ impl Drop for Installed {
         let path = format!("{CONFIGURATIONS}/admission-{}", self.namespace);
         drop(self.plane.ask("DELETE", &path, &Value::Null));
     }
+}
+
+/// Nothing has named the Secret before, so that the controller does not know it.
+#[test]
+fn a_secret_that_is_there_is_not_said_to_be_missing() {
+    let installed = Installed::new();
+    installed.know();
+    let keys = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"},
+        "stringData": {"accessKeyId": "id", "accessKeySecret": "secret"},
+    });
+    let path = format!("/api/v1/namespaces/{}/secrets", installed.namespace);
+    installed.plane.ask("POST", &path, &keys).unwrap();
+    eventually("the webhook is asked", PATIENCE, || {
+        let (done, said) = installed.apply(&store("nobody"), &["--dry-run=server"]);
+        assert!(done, "{said}");
+        let missing = format!("there is no Secret {}/nobody", installed.namespace);
+        if said.contains(&missing) {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    });
+    let (done, said) = installed.apply(&store("keys"), &["--dry-run=server"]);
+    assert!(done, "{said}");
+    assert!(!said.contains("Warning"), "{said}");
+    // One that is there and does not fit is told of as well.
+    let path = format!("{path}/keys");
+    installed.plane.ask("DELETE", &path, &Value::Null).unwrap();
+    let other = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"},
+        "stringData": {"password": "secret"},
+    });
+    let path = format!("/api/v1/namespaces/{}/secrets", installed.namespace);
+    installed.plane.ask("POST", &path, &other).unwrap();
+    let (done, said) = installed.apply(&store("keys"), &["--dry-run=server"]);
+    assert!(done, "{said}");
+    assert!(
+        said.contains("Warning: ") && said.contains("accessKeyId"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -39,6 +39,7 @@ impl Brain {
         if self.unready.is_some() || !self.leads {
             // A replica that takes over looks at everything.
             self.dirty.clear();
+            self.metrics.statuses_waiting(0);
             return;
         }
         let now = Instant::now();
@@ -56,6 +57,8 @@ impl Brain {
                 *at = now + BACK_OFF.1 * 100;
             }
         }
+        let waiting = self.dirty.len() + self.under_way.len() + self.failed.len();
+        self.metrics.statuses_waiting(waiting);
         let room = STATUSES_AT_ONCE.saturating_sub(self.under_way.len());
         if room == 0 || self.dirty.is_empty() {
             return;

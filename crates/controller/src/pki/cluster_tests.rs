@@ -7,15 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kube::{
-    Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
-};
 use paifang_testkit::{ControlPlane, eventually};
 use serde_json::{Value, json};
 use tokio::{runtime::Runtime, sync::watch};
 
-use super::{Material, decide, leaf::Leaf, run, tests::settings};
+use super::{Material, decide, leaf::Leaf, run, testing, tests::settings};
 use crate::Settings;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -55,18 +51,12 @@ impl Installation {
     }
 
     fn add(&mut self, leads: bool) {
-        let config = Kubeconfig::read_from(self.plane.kubeconfig()).unwrap();
-        let client = self.runtime.block_on(async {
-            let options = KubeConfigOptions::default();
-            let config = Config::from_custom_kubeconfig(config, &options)
-                .await
-                .unwrap();
-            Client::try_from(config).unwrap()
-        });
+        let client = self.runtime.block_on(testing::client(self.plane));
         let (leads, leading) = watch::channel(leads);
         let (sender, material) = watch::channel(Arc::default());
         let settings = Arc::clone(&self.settings);
-        self.runtime.spawn(run(client, settings, leading, sender));
+        self.runtime
+            .spawn(run(client, settings, leading, sender, testing::metrics()));
         self.replicas.push(Replica { leads, material });
     }
 

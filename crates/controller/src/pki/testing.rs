@@ -1,7 +1,13 @@
-//! Certificates as the loop makes them, for tests of what uses them.
+//! Certificates as the loop makes them, and a client of a control plane, for tests of what uses them.
 
 use std::sync::Arc;
 
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use paifang_runtime::metrics::Metrics as Registry;
+use paifang_testkit::ControlPlane;
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, UnixTime},
@@ -13,13 +19,29 @@ use super::{
     leaf, pem,
     tests::settings,
 };
+use crate::metrics::Metrics;
+
+/// An administrator's way to a control plane.
+pub(crate) async fn client(plane: &ControlPlane) -> Client {
+    let config = Kubeconfig::read_from(plane.kubeconfig()).unwrap();
+    let options = KubeConfigOptions::default();
+    let config = Config::from_custom_kubeconfig(config, &options)
+        .await
+        .unwrap();
+    Client::try_from(config).unwrap()
+}
+
+/// Metrics that nobody reads.
+pub(super) fn metrics() -> Metrics {
+    Metrics::register(&Registry::new("paifang", "0.0.0"))
+}
 
 /// All Secrets of one installation.
 pub(crate) struct Made(Seen);
 
 /// Makes them, now.
 pub(crate) fn make() -> Made {
-    let keeper = Keeper::new(Arc::new(settings("paifang-system")));
+    let keeper = Keeper::new(Arc::new(settings("paifang-system")), metrics());
     let mut seen = Seen::new();
     let now = UnixTime::now();
     while let Some(action) = decide::decide(now, &keeper.leaves, &seen).first() {

@@ -360,7 +360,8 @@ fn a_broken_next_authority_is_made_again() {
 fn what_cannot_be_used_leaves_the_last_that_could() {
     let settings = Arc::new(settings("paifang-system"));
     let (sender, receiver) = watch::channel(Arc::new(Material::default()));
-    let mut keeper = Keeper::new(settings);
+    let registry = paifang_runtime::metrics::Metrics::new("paifang", "0.0.0");
+    let mut keeper = Keeper::new(settings, Metrics::register(&registry));
     keeper.publish(&sender);
     assert!(receiver.borrow().webhook.is_none());
     let mut secrets = Seen::new();
@@ -368,6 +369,24 @@ fn what_cannot_be_used_leaves_the_last_that_could() {
     settle(now, &mut secrets);
     keeper.seen = Some(secrets.clone());
     keeper.publish(&sender);
+    let ends = |secret: &str| {
+        let shown = registry.text();
+        let start = format!(
+            "paifang_controller_internal_certificate_expiry_timestamp_seconds{{secret=\"{secret}\"}} "
+        );
+        let line = shown.lines().find_map(|line| line.strip_prefix(&start));
+        line.and_then(|end| end.parse::<u64>().ok())
+            .unwrap_or_default()
+    };
+    for (secret, life) in [
+        ("paifang-ca", authority::LIFE),
+        ("paifang-gateway-tls", leaf::LIFE),
+        ("paifang-controller-tls", leaf::LIFE),
+        ("paifang-webhook-tls", leaf::LIFE),
+    ] {
+        let end = now + life.as_secs();
+        assert!((end - 2 * 3_600..=end).contains(&ends(secret)), "{secret}");
+    }
     let first = Arc::clone(&receiver.borrow());
     let (webhook, reports) = (
         first.webhook.clone().unwrap(),

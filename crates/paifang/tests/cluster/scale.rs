@@ -143,7 +143,7 @@ fn two_thousand_apis_in_fifty_groups_at_once() {
 #[test]
 #[ignore = "takes minutes; prints a table"]
 fn table() {
-    let only = std::env::var("APIS").ok().and_then(|it| it.parse().ok());
+    let only: Option<usize> = std::env::var("APIS").ok().and_then(|it| it.parse().ok());
     let rows = match only {
         Some(apis) => vec![(apis, (apis / 40).max(1))],
         None => vec![(100, 10), (2_000, 50), (20_000, 500)],
