@@ -19,7 +19,7 @@ use crate::{
     certificates::{Certificates, Judgements},
     compile::View,
     domains::{self, Bound},
-    grants,
+    grants::{self, Lost},
     graph::Dep,
     groups,
     parse::group::Group,
@@ -325,15 +325,16 @@ impl<'t> Trial<'t> {
         object: &Object<AuthorizationSpec>,
     ) -> Verdict {
         let compiler = self.compiler;
-        grants::judge(
+        let judged = grants::judge(
             name,
             object,
             &compiler.memory.authorizations,
             self.objects,
             &compiler.world,
             &compiler.settings,
-        )
-        .verdict
+        );
+        self.warn_of_lost(&compiler.world.lost(name, &judged.grants));
+        judged.verdict
     }
 
     fn write_domain(&mut self, name: &ObjectName, object: &Object<DomainBindingSpec>) -> Verdict {
@@ -376,8 +377,7 @@ impl<'t> Trial<'t> {
                 let bound = domains::try_out(world, &instead, &self.compiler.settings);
                 self.warn_of_hosts(&bound);
             }
-            // Whoever revokes means it.
-            Kind::Authorization => {}
+            Kind::Authorization => self.warn_of_lost(&world.lost(name, &BTreeMap::new())),
         }
         Vec::new()
     }
@@ -517,6 +517,17 @@ impl<'t> Trial<'t> {
             self.warnings.push(format!(
                 "{authorizations} {verb} App {name}, and {effect}: {}",
                 listed(&named)
+            ));
+        }
+    }
+
+    /// Whoever revokes means it, but perhaps not all of it.
+    fn warn_of_lost(&mut self, lost: &Lost) {
+        for ((app, stage), apis) in lost {
+            self.warnings.push(format!(
+                "App {app} may not call {} in {stage} any more: {}",
+                counted(apis.len(), "Api"),
+                listed(apis)
             ));
         }
     }

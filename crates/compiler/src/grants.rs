@@ -34,7 +34,7 @@ pub(crate) struct AuthorizationNode {
 
 /// What follows from an Authorization.
 pub(crate) struct Judged {
-    grants: BTreeMap<ObjectName, Vec<Arc<wire::Grant>>>,
+    pub(crate) grants: BTreeMap<ObjectName, Vec<Arc<wire::Grant>>>,
     deps: Deps,
     memory: Option<Arc<Accepted<AuthorizationSpec>>>,
     pub(crate) verdict: Verdict,
@@ -46,6 +46,9 @@ struct Scene<'s> {
     world: &'s World,
     deps: Deps,
 }
+
+/// Apis that an App may not call in a stage any more.
+pub(crate) type Lost = BTreeMap<(ObjectName, Stage), BTreeSet<ObjectName>>;
 
 /// A group with one Api of it, or with all.
 type Opened<'m> = (ObjectName, Option<&'m ObjectName>);
@@ -208,6 +211,55 @@ impl<'s> Scene<'s> {
 // === impl World ===
 
 impl World {
+    /// What nobody opens any more when an Authorization opens `now` instead of what it opens. Ends of Authorizations are not looked at.
+    pub(crate) fn lost(
+        &self,
+        name: &ObjectName,
+        now: &BTreeMap<ObjectName, Vec<Arc<wire::Grant>>>,
+    ) -> Lost {
+        let mut lost = Lost::new();
+        let before = self.authorizations.get(name).map(|it| &it.grants);
+        for (group, before) in before.into_iter().flatten() {
+            let others = self.granted.get(group).into_iter().flatten();
+            let others = others
+                .filter(|other| *other != name)
+                .filter_map(|other| self.authorizations.get(other)?.grants.get(group));
+            let open: Vec<&wire::Grant> = others
+                .chain(now.get(group))
+                .flatten()
+                .map(|grant| &**grant)
+                .collect();
+            for grant in before {
+                let apis = match &grant.api {
+                    Some(api) => BTreeSet::from([api.clone()]),
+                    None => self.published_in(group, &grant.stage),
+                };
+                let opened = |api: &ObjectName| {
+                    open.iter().any(|it| {
+                        it.app == grant.app
+                            && it.stage == grant.stage
+                            && it.api.as_ref().is_none_or(|it| it == api)
+                    })
+                };
+                let apis: BTreeSet<ObjectName> =
+                    apis.into_iter().filter(|api| !opened(api)).collect();
+                if !apis.is_empty() {
+                    let whose = (grant.app.clone(), grant.stage.clone());
+                    lost.entry(whose).or_default().extend(apis);
+                }
+            }
+        }
+        lost
+    }
+
+    /// The Apis that a group publishes in a stage.
+    fn published_in(&self, group: &ObjectName, stage: &Stage) -> BTreeSet<ObjectName> {
+        self.claimants(group)
+            .filter(|api| self.publishes(api, stage) == Some(group))
+            .cloned()
+            .collect()
+    }
+
     /// The group that publishes an Api in a stage.
     fn publishes(&self, api: &ObjectName, stage: &Stage) -> Option<&ObjectName> {
         let outcomes = &self.apis.get(api)?.outcomes;

@@ -41,9 +41,21 @@ kind: App
 metadata: {name: lonely, namespace: demo}
 spec: {}
 ---
+kind: App
+metadata: {name: partner, namespace: demo}
+spec: {}
+---
 kind: Authorization
 metadata: {name: z, namespace: demo}
 spec: {apis: [{name: own}], apps: [{name: p}], stage: RELEASE}
+---
+kind: Authorization
+metadata: {name: wide, namespace: demo}
+spec: {group: {name: g}, apps: [{name: partner}], stage: TEST}
+---
+kind: Authorization
+metadata: {name: narrow, namespace: demo}
+spec: {apis: [{name: a1}], apps: [{name: partner}], stage: TEST}
 ---
 kind: DomainBinding
 metadata: {name: d, namespace: demo}
@@ -205,12 +217,20 @@ fn one_edit_one_answer() {
         ("Api demo/own", "/spec/request/path", r#""/a3""#, own(
             "spec.request.path: GET /a3 of ApiGroup demo/g is served by Api demo/a3 in stage RELEASE already; release 1 goes on in stage RELEASE; use another path or method",
         )),
-        ("Authorization demo/z", "/spec/apps", r#"[{"name": "mobile"}]"#, own(
+        ("Authorization demo/z", "/spec/apps", r#"[{"name": "p"}, {"name": "mobile"}]"#, own(
             "App demo/mobile does not exist yet: the authorization takes effect when it does",
         )),
-        ("Authorization demo/z", "/spec/apis", r#"[{"name": "later"}]"#, own(
+        ("Authorization demo/z", "/spec/apis", r#"[{"name": "own"}, {"name": "later"}]"#, own(
             "Api demo/later does not exist yet: the authorization takes effect when it does",
         )),
+        // What it takes from callers, unless something else allows it.
+        ("Authorization demo/z", "/spec/apis", r#"[{"name": "a0"}]"#, own("App demo/p may not call 1 Api in RELEASE any more: demo/own")),
+        ("Authorization demo/z", "/spec/stage", r#""TEST""#, own("App demo/p may not call 1 Api in RELEASE any more: demo/own")),
+        ("Authorization demo/z", "/spec/apps", r#"[{"name": "lonely"}]"#, own("App demo/p may not call 1 Api in RELEASE any more: demo/own")),
+        ("Authorization demo/wide", "/spec/group", r#"{"name": "free"}"#, own(
+            "App demo/partner may not call 7 Apis in TEST any more: demo/a0, demo/a2, demo/a3, demo/a4, demo/a5 and 2 more",
+        )),
+        ("Authorization demo/narrow", "/spec/apis", r#"[{"name": "a0"}]"#, vec![]),
         ("App demo/p", "/spec/credentials", r#"[{"name": "k", "type": "AppCode", "secretRef": {"name": "none"}}]"#, own(
             "spec.credentials[0].secretRef: there is no Secret demo/none; create it",
         )),
@@ -316,7 +336,10 @@ fn one_deletion_one_answer() {
         ("ApiGroup demo/free", vec![]),
         ("App demo/p", vec!["1 Authorization names App demo/p, and every call of the App is refused from then on: demo/z".to_owned()]),
         ("App demo/lonely", vec![]),
-        ("Authorization demo/z", vec![]),
+        ("Authorization demo/z", vec!["App demo/p may not call 1 Api in RELEASE any more: demo/own".to_owned()]),
+        // What another Authorization allows as well goes on.
+        ("Authorization demo/narrow", vec![]),
+        ("Authorization demo/wide", vec!["App demo/partner may not call 7 Apis in TEST any more: demo/a0, demo/a2, demo/a3, demo/a4, demo/a5 and 2 more".to_owned()]),
         ("DomainBinding demo/d", vec!["this takes the domain d.example.com of DomainBinding demo/d offline".to_owned()]),
         ("DomainBinding demo/broken", vec![]),
     ];
