@@ -11,6 +11,7 @@
 //! not lead does the same but for the writes, so that it can admit objects, and can take over at once.
 
 mod publishing;
+mod queue;
 mod statuses;
 
 use std::{
@@ -32,6 +33,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
+use self::queue::{Queue, Why};
 use crate::{
     Settings,
     fleet::{Fleet, News},
@@ -88,7 +90,8 @@ pub(crate) struct Brain {
     in_flight: Option<InFlight>,
     /// When parts that nobody needs may be removed next.
     remove_next: Instant,
-    dirty: BTreeMap<ObjectId, Instant>,
+    /// Whose status is to be looked at.
+    dirty: Queue,
     writing: JoinSet<(ObjectId, Stated, write::Result)>,
     under_way: BTreeSet<ObjectId>,
     failed: BTreeMap<ObjectId, (Instant, u32)>,
@@ -157,7 +160,7 @@ impl Brain {
             pending: Pending::default(),
             in_flight: None,
             remove_next: Instant::now(),
-            dirty: BTreeMap::new(),
+            dirty: Queue::default(),
             writing: JoinSet::new(),
             under_way: BTreeSet::new(),
             failed: BTreeMap::new(),
@@ -313,7 +316,7 @@ impl Brain {
                 .spawn(watches::look_at(client, name, look, events));
         }
         for id in std::mem::take(&mut effect.restate) {
-            self.mark(id);
+            self.mark(id, Why::Edited);
         }
         self.news(news);
         if self.unready.is_some() {
@@ -440,7 +443,7 @@ impl Brain {
                 );
             }
         }
-        ids.into_iter().for_each(|id| self.mark(id));
+        ids.into_iter().for_each(|id| self.mark(id, Why::Followed));
     }
 
     /// Every object whose status says how far a group is.
@@ -507,7 +510,7 @@ impl Brain {
             })
             .collect();
         drop(shared);
-        marked.into_iter().for_each(|id| self.mark(id));
+        marked.into_iter().for_each(|id| self.mark(id, Why::Edited));
         self.make(owners);
     }
 
@@ -567,7 +570,7 @@ impl Brain {
             .collect();
         for id in due {
             self.clocks.remove(&id);
-            self.mark(id);
+            self.mark(id, Why::Followed);
         }
         if self.leads && self.in_flight.is_none() {
             self.shelf.look_for_unneeded(&self.fleet, Instant::now());

@@ -2,13 +2,13 @@
 
 use std::{
     sync::{Arc, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use k8s_openapi::jiff::Timestamp;
 use paifang_compiler::ObjectId;
 
-use super::{BACK_OFF, Brain, back_off};
+use super::{BACK_OFF, Brain, back_off, queue::Why};
 use crate::{
     status::{self, Stated, View},
     write,
@@ -16,21 +16,19 @@ use crate::{
 
 /// Statuses that are written at a time.
 const STATUSES_AT_ONCE: usize = 16;
-/// A status is written when nothing newer about its object was heard for so long, so that one write says what would take two.
-const SETTLED: Duration = Duration::from_millis(80);
 /// Statuses that are computed in one turn.
 const STATUSES_A_TURN: usize = 500;
 
 impl Brain {
-    pub(super) fn mark(&mut self, id: ObjectId) {
-        self.dirty.entry(id).or_insert_with(Instant::now);
+    pub(super) fn mark(&mut self, id: ObjectId, why: Why) {
+        self.dirty.add(id, why, Instant::now());
     }
 
     pub(super) fn dirty_all(&mut self) {
         let shared = Arc::clone(&self.shared);
         let shared = shared.read().unwrap_or_else(PoisonError::into_inner);
         for id in shared.world.facts.keys() {
-            self.dirty.entry(id.clone()).or_insert_with(Instant::now);
+            self.dirty.add(id.clone(), Why::Followed, Instant::now());
         }
     }
 
@@ -50,9 +48,7 @@ impl Brain {
             .map(|(id, _)| id.clone())
             .collect();
         for id in retry {
-            self.dirty
-                .entry(id.clone())
-                .or_insert(now.checked_sub(SETTLED).unwrap_or(now));
+            self.dirty.add_settled(id.clone(), now);
             if let Some((at, _)) = self.failed.get_mut(&id) {
                 *at = now + BACK_OFF.1 * 100;
             }
@@ -60,27 +56,22 @@ impl Brain {
         let waiting = self.dirty.len() + self.under_way.len() + self.failed.len();
         self.metrics.statuses_waiting(waiting);
         let room = STATUSES_AT_ONCE.saturating_sub(self.under_way.len());
-        if room == 0 || self.dirty.is_empty() {
+        if room == 0 || self.dirty.len() == 0 {
             return;
         }
-        let settled = self.dirty.iter().filter(|(id, since)| {
-            now.duration_since(**since) >= SETTLED && !self.under_way.contains(*id)
-        });
-        let ids: Vec<ObjectId> = settled
-            .take(STATUSES_A_TURN)
-            .map(|(id, _)| id.clone())
-            .collect();
         let shared = Arc::clone(&self.shared);
         let shared = shared.read().unwrap_or_else(PoisonError::into_inner);
         let Some(compiler) = &shared.compiler else {
             return;
         };
         let mut started = 0;
-        for id in ids {
+        for _ in 0..STATUSES_A_TURN {
             if started == room {
                 break;
             }
-            self.dirty.remove(&id);
+            let Some(id) = self.dirty.take(now, &self.under_way) else {
+                break;
+            };
             let view = View {
                 world: &shared.world,
                 compiler,

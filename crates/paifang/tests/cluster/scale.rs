@@ -97,8 +97,11 @@ fn row(apis: usize, groups: usize, changes: usize) -> String {
         );
         Ok(())
     });
-    // Let statuses be written before measuring.
-    thread::sleep(Duration::from_secs(2 + apis as u64 / 500));
+    eventually("all statuses are written", served, || {
+        let waiting = site.controller_metric("paifang_controller_statuses_waiting")?;
+        anyhow::ensure!(waiting == 0.0, "{waiting} wait");
+        Ok(())
+    });
     let mut took: Vec<Duration> = (0..changes)
         .map(|round| {
             thread::sleep(Duration::from_millis(150));

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use paifang_testkit::{
     ControlPlane, Program, Signal, eventually, http::Response, program, repository, run,
 };
@@ -106,6 +107,21 @@ impl Site {
             site.set_ready(gateway, true);
         }
         site
+    }
+
+    /// A metric without labels, of the first controller.
+    pub(crate) fn controller_metric(&self, name: &str) -> anyhow::Result<f64> {
+        let log = self.controllers.lock().unwrap()[0].log();
+        let address: SocketAddr = log
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .find_map(|line| line["admin"].as_str()?.parse().ok())
+            .context("it says no admin address")?;
+        let answer = request(address, "localhost", "/metrics", &[])?;
+        let text = answer.text();
+        let mut values = text.lines().filter_map(|line| line.strip_prefix(name));
+        let value = values.find_map(|rest| rest.strip_prefix(' '));
+        Ok(value.context("there is no such metric")?.parse()?)
     }
 
     pub(crate) fn plane(&self) -> &ControlPlane {
