@@ -6,6 +6,7 @@
 //! A request that was not sent, because a pooled connection had closed or no connection could be made, is tried once more; one of
 //! which the backend may have seen a byte never is, unless its kind says that this does no harm.
 
+mod acs3;
 mod call;
 mod dial;
 mod event;

@@ -525,7 +525,7 @@ fn a_bus_of_alibabas_gets_a_signed_batch_of_one() {
 
         let rows: [(support::Backend, &str); 3] = [
             (answering!(NOT_PUT), "the bus refused it"),
-            (answering!(BUSY), "the sink is busy"),
+            (answering!(BUSY), "the bus is busy"),
             (answering!(OK), "the bus's answer cannot be read"),
         ];
         for (backend, reason) in rows {
@@ -534,6 +534,71 @@ fn a_bus_of_alibabas_gets_a_signed_batch_of_one() {
             assert_eq!(code(&answer).as_deref(), Some("D502EV"), "{answer}");
             let message = header(&answer, "x-ca-error-message").unwrap();
             assert!(message.contains(reason), "{message}");
+            assert_eq!(bus.asked.borrow().len(), 1, "{reason}: sent once");
+        }
+    });
+}
+
+const CONTROL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 114\r\n\r\n{\"Success\":true,\"Code\":\"200\",\"RequestId\":\"r\",\"Data\":{\"FailedEntryCount\":0,\"EntryList\":[{\"EventId\":\"of-the-bus\"}]}}";
+const PARTLY: &str = "HTTP/1.1 200 OK\r\nContent-Length: 93\r\n\r\n{\"Success\":true,\"Data\":{\"FailedEntryCount\":1,\"EntryList\":[{\"ErrorCode\":\"EventBusNotExist\"}]}}";
+const FORBIDDEN: &str =
+    "HTTP/1.1 403 No\r\nContent-Length: 32\r\n\r\n{\"Code\":\"SignatureDoesNotMatch\"}";
+
+#[test]
+fn the_control_api_of_a_bus_gets_a_signed_form() {
+    run(|| async {
+        let target = || json!({"type": "event", "path": "/", "source": "my.app", "alibaba": {"bus": "orders", "api": "Control", "credentials": "demo/fc"}});
+        let bus = signed(answering!(CONTROL), target()).await;
+        let forged = "X-Acs-Action: forged\r\nAuthorization: Bearer t\r\nUser-Agent: forged\r\nContent-Type: text/plain\r\n";
+        let answer = bus.send(&request(forged, "hello")).await;
+        assert_eq!(code(&answer), None, "{answer}");
+        let id = header(&answer, "x-ca-request-id").unwrap();
+        assert_eq!(
+            json_of(&answer),
+            json!({"eventId": "of-the-bus", "requestId": id})
+        );
+        let asked = bus.asked.borrow()[0].clone();
+        assert_eq!(first_line(&asked), "POST / HTTP/1.1");
+        for (name, value) in [
+            ("content-type", Some("application/x-www-form-urlencoded")),
+            ("x-acs-action", Some("PutEvents")),
+            ("x-acs-version", Some("2020-04-01")),
+            ("x-acs-security-token", Some("tok")),
+            ("x-eventbridge-version", None),
+        ] {
+            assert_eq!(header(&asked, name).as_deref(), value, "{name}");
+        }
+        let authorization = header(&asked, "authorization").unwrap();
+        assert!(
+            authorization.starts_with(
+                "ACS3-HMAC-SHA256 Credential=AKID,SignedHeaders=accept;content-type;host;user-agent;x-acs-accesskey-id;x-acs-action;\
+                 x-acs-content-sha256;x-acs-date;x-acs-security-token;x-acs-signature-nonce;x-acs-version,Signature="
+            ),
+            "{authorization}"
+        );
+        assert!(!asked.split("\r\n\r\n").next().unwrap().contains("forged"));
+        assert!(
+            body(&asked)
+                .starts_with("EventBusName=orders&EventList=%5B%7B%22Data%22%3A%7B%22headers%22"),
+            "{asked}"
+        );
+
+        let rows: [(support::Backend, &str); 4] = [
+            (answering!(PARTLY), "the bus refused it"),
+            (
+                answering!(FORBIDDEN),
+                "the gateway may not put events on the bus",
+            ),
+            (answering!(BUSY), "the bus is busy"),
+            (answering!(OK), "the bus's answer cannot be read"),
+        ];
+        for (backend, reason) in rows {
+            let bus = signed(backend, target()).await;
+            let answer = bus.send(&request("", "hello")).await;
+            assert_eq!(code(&answer).as_deref(), Some("D502EV"), "{answer}");
+            let message = header(&answer, "x-ca-error-message").unwrap();
+            assert!(message.contains(reason), "{message}");
+            assert!(!message.contains("EventBusNotExist"), "that is for the log");
             assert_eq!(bus.asked.borrow().len(), 1, "{reason}: sent once");
         }
     });

@@ -190,7 +190,7 @@ pub struct AlibabaFunction {
     /// Region, `cn-hangzhou`.
     #[schemars(length(min = 1, max = 64), regex(pattern = schema::LABEL_NAME))]
     pub region: String,
-    /// Name of the service the function belongs to; Function Compute 2.0 only, where it is required.
+    /// Name of the service the function belongs to: required by Function Compute 2.0, without meaning in 3.0, which has no services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub service: Option<String>,
@@ -205,7 +205,7 @@ pub struct AlibabaFunction {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), regex(pattern = "^[0-9]+$"))]
     pub account_id: Option<String>,
-    /// Endpoint instead of the region's public one, `https://…`.
+    /// Endpoint instead of the region's public one, `https://…`. An HTTP function of 3.0 needs it: the address of its HTTP trigger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512), extend("x-kubernetes-validations" = rules::cel(rules::ADDRESS)))]
     pub endpoint: Option<String>,
@@ -324,7 +324,7 @@ pub struct AlibabaEventBus {
     /// The events' `source`.
     #[schemars(length(min = 1, max = 255))]
     pub source: String,
-    /// Alibaba account id; needed unless `endpoint` is given.
+    /// Alibaba account id; the data API needs it unless `endpoint` is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), regex(pattern = "^[0-9]+$"))]
     pub account_id: Option<String>,
@@ -332,6 +332,19 @@ pub struct AlibabaEventBus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512), extend("x-kubernetes-validations" = rules::cel(rules::ADDRESS)))]
     pub endpoint: Option<String>,
+    /// The API whose PutEvents is called; `Data` when absent. An addition of Paifang's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api: Option<EventBusApi>,
+}
+
+/// An API of Alibaba EventBridge that takes events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum EventBusApi {
+    /// The data API, at an address of the account's.
+    #[default]
+    Data,
+    /// The control API, at an address of the region's.
+    Control,
 }
 
 /// A fixed answer, no network.

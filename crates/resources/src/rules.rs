@@ -259,6 +259,10 @@ pub(crate) const FUNCTION_BACKEND: Rules = &[
         "!has(self.tls) || !has(self.url) || self.url.startsWith('https://')",
         "tls is for an https:// url",
     ),
+    (
+        "self.kind != 'HTTP' || !has(self.alibaba) || self.alibaba.version != '3.0' || has(self.alibaba.endpoint)",
+        "an HTTP function of version 3.0 needs alibaba.endpoint: the address of its HTTP trigger, which nothing else tells",
+    ),
 ];
 
 /// On an object store.
@@ -283,7 +287,10 @@ pub(crate) const ALIBABA_FUNCTION: Rules = &[
 ];
 
 /// On an event bus of Alibaba EventBridge.
-pub(crate) const ALIBABA_EVENT_BUS: Rules = &[ACCOUNT_OR_ENDPOINT];
+pub(crate) const ALIBABA_EVENT_BUS: Rules = &[(
+    "has(self.accountId) || has(self.endpoint) || (has(self.api) && self.api == 'Control')",
+    ACCOUNT_OR_ENDPOINT.1,
+)];
 
 const ACCOUNT_OR_ENDPOINT: (&str, &str) = (
     "has(self.accountId) || has(self.endpoint)",

@@ -78,6 +78,81 @@ mod tests {
         );
     }
 
+    /// An action, called by an official client whose nonce and clock were fixed. Its user agent is signed as it stands.
+    fn action(parts: &Acs3Parts<'_>, own: &[(&str, &str)]) -> String {
+        let mut headers = vec![
+            ("accept", "application/json"),
+            ("host", "127.0.0.1:19111"),
+            (
+                "user-agent",
+                "AlibabaCloud (Linux; x86_64) Python/3.11.7 Core/0.4.3 TeaDSL/2",
+            ),
+            ("x-acs-content-sha256", parts.body_hash),
+            ("x-acs-credentials-provider", "static_ak"),
+            ("x-acs-date", "2026-11-23T00:00:00Z"),
+            ("x-acs-signature-nonce", "nonce-0001"),
+        ];
+        headers.extend_from_slice(own);
+        let parts = Acs3Parts {
+            headers: &headers,
+            ..*parts
+        };
+        sign_acs3(&parts, "AKID0000TEST", &Key::new("SECRET0000TEST"))
+    }
+
+    /// From alibabacloud_fc20230330 4.8.3.
+    #[test]
+    fn an_invocation_of_function_compute_3_is_signed_as_by_the_official_client() {
+        let parts = Acs3Parts {
+            method: "POST",
+            path: "/2023-03-30/functions/fn/invocations",
+            query: &[("qualifier", "LATEST")],
+            headers: &[],
+            body_hash: &sha256_hex(br#"{"path":"/a"}"#),
+        };
+        let own = [
+            ("content-type", "application/octet-stream"),
+            ("x-acs-action", "InvokeFunction"),
+            ("x-acs-version", "2023-03-30"),
+            ("x-fc-invocation-type", "Sync"),
+            ("x-fc-log-type", "None"),
+        ];
+        assert_eq!(
+            action(&parts, &own),
+            "ACS3-HMAC-SHA256 Credential=AKID0000TEST,SignedHeaders=accept;content-type;host;user-agent;x-acs-action;\
+             x-acs-content-sha256;x-acs-credentials-provider;x-acs-date;x-acs-signature-nonce;x-acs-version;\
+             x-fc-invocation-type;x-fc-log-type,\
+             Signature=a22fcc7c5c1d99ee9ca88a9600d20c52bc6d9e82073ed0ef2adbe686cbbf9dc6"
+        );
+    }
+
+    /// From alibabacloud_eventbridge20200401 8.7.0, with the form that it writes.
+    #[test]
+    fn put_events_of_the_control_api_is_signed_as_by_the_official_client() {
+        let form = "EventBusName=bus1&EventList=%5B%7B%22Data%22%3A%7B%22a%22%3A%22%2B+%E4%B8%AD%22%7D%2C%22DataContentType%22%3A\
+            %22application%2Fjson%22%2C%22Id%22%3A%22id-1%22%2C%22Source%22%3A%22my.app%22%2C%22SpecVersion%22%3A%221.0%22%2C\
+            %22Subject%22%3A%22a+b%22%2C%22Time%22%3A%222026-11-23T00%3A00%3A00.000Z%22%2C%22Type%22%3A%22com.example.order%22%7D%5D";
+        let parts = Acs3Parts {
+            method: "POST",
+            path: "/",
+            query: &[],
+            headers: &[],
+            body_hash: &sha256_hex(form.as_bytes()),
+        };
+        let own = [
+            ("content-type", "application/x-www-form-urlencoded"),
+            ("x-acs-action", "PutEvents"),
+            ("x-acs-version", "2020-04-01"),
+        ];
+        let signed = action(&parts, &own);
+        assert!(
+            signed.ends_with(
+                "Signature=52eed53f1c73fabcd20af9cdfa24214ea17b215919a83fb2be48b29a95409c33"
+            ),
+            "{signed}"
+        );
+    }
+
     #[test]
     fn hashes_are_hexadecimal() {
         assert_eq!(

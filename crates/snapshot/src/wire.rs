@@ -591,8 +591,23 @@ pub enum EventMode {
 pub struct AlibabaBus {
     /// Name of the bus.
     pub bus: String,
+    /// What takes events for it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub api: BusApi,
     /// Secret with the access key that calls are signed with.
     pub credentials: ObjectName,
+}
+
+/// An API of Alibaba EventBridge with an action PutEvents.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize, Deserialize,
+)]
+pub enum BusApi {
+    /// The data API.
+    #[default]
+    Data,
+    /// The control API.
+    Control,
 }
 
 /// How TLS to a backend is verified. Without a CA the system's roots are used; verification is never skipped.

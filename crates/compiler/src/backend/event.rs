@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use paifang_resources::{ApiSpec, EventBridgeBackend, EventMode, Location, RequestMode};
-use paifang_snapshot::wire::{self, AlibabaBus, Call, EventTarget, Target, TextPiece};
+use paifang_resources::{
+    AlibabaEventBus, ApiSpec, EventBridgeBackend, EventBusApi, EventMode, Location, RequestMode,
+};
+use paifang_snapshot::wire::{self, AlibabaBus, BusApi, Call, EventTarget, Target, TextPiece};
 
 use super::{
     At, Kind, Referrer, Resolved, Resolver,
-    server::{Place, Server, Service},
+    server::{Place, Public, Server, Service},
 };
 use crate::{
     Reason,
@@ -24,8 +26,8 @@ pub(crate) struct Event {
     path: String,
     source: String,
     mode: wire::EventMode,
-    /// Of Alibaba EventBridge.
-    bus: Option<String>,
+    /// Of Alibaba EventBridge, with what takes its events.
+    bus: Option<(String, BusApi)>,
 }
 
 /// What an Api says under `event`.
@@ -123,6 +125,26 @@ fn check_source(field: &str, source: &str, signed: bool, check: &mut Check<'_>) 
     }
 }
 
+fn bus_api(alibaba: &AlibabaEventBus) -> BusApi {
+    match alibaba.api.unwrap_or_default() {
+        EventBusApi::Data => BusApi::Data,
+        EventBusApi::Control => BusApi::Control,
+    }
+}
+
+fn public(alibaba: &AlibabaEventBus) -> Public<'_> {
+    match bus_api(alibaba) {
+        BusApi::Data => Public::OfAccount(alibaba.account_id.as_deref(), |account, region| {
+            format!("{account}.eventbridge.{region}.aliyuncs.com")
+        }),
+        // As the official client has it for each region that it knows.
+        BusApi::Control => Public::OfRegion(format!(
+            "eventbridge-console.{}.aliyuncs.com",
+            alibaba.region
+        )),
+    }
+}
+
 impl Kind for Event {
     type Written = EventBridgeBackend;
 
@@ -130,9 +152,8 @@ impl Kind for Event {
         let alibaba = written.alibaba.as_ref();
         let service = alibaba.map(|alibaba| Service {
             region: &alibaba.region,
-            account: alibaba.account_id.as_deref(),
             endpoint: alibaba.endpoint.as_deref(),
-            host: |account, region| format!("{account}.eventbridge.{region}.aliyuncs.com"),
+            public: public(alibaba),
         });
         let sink = ("sink", written.sink.as_deref());
         let credentials = written.credentials_ref.as_ref();
@@ -155,14 +176,14 @@ impl Kind for Event {
                 EventMode::Binary => wire::EventMode::Binary,
                 EventMode::Structured => wire::EventMode::Structured,
             },
-            bus: alibaba.map(|alibaba| alibaba.bus.clone()),
+            bus: alibaba.map(|alibaba| (alibaba.bus.clone(), bus_api(alibaba))),
         })
     }
 
     fn resolve(&self, from: Referrer<'_>, resolver: &mut Resolver<'_, '_>) -> Resolved {
         let address = &self.server.address;
         let shown = match &self.bus {
-            Some(bus) => format!("bus {bus} at {address}"),
+            Some((bus, _)) => format!("bus {bus} at {address}"),
             None => format!("{address}{}", self.path),
         };
         let credentials = self.server.credentials.clone();
@@ -181,7 +202,11 @@ impl Kind for Event {
                         .bus
                         .clone()
                         .zip(credentials)
-                        .map(|(bus, credentials)| AlibabaBus { bus, credentials }),
+                        .map(|((bus, api), credentials)| AlibabaBus {
+                            bus,
+                            api,
+                            credentials,
+                        }),
                 })
             })
     }

@@ -8,7 +8,7 @@ use paifang_snapshot::wire::{self, Call, FunctionKind, FunctionTarget, Target};
 
 use super::{
     At, Kind, Referrer, Resolved, Resolver,
-    server::{Place, Server, Service},
+    server::{Place, Public, Server, Service},
 };
 use crate::{Reason, parse::Check};
 
@@ -45,9 +45,8 @@ impl Kind for Function {
         let alibaba = written.alibaba.as_ref();
         let service = alibaba.map(|alibaba| Service {
             region: &alibaba.region,
-            account: alibaba.account_id.as_deref(),
             endpoint: alibaba.endpoint.as_deref(),
-            host: |account, region| format!("{account}.{region}.fc.aliyuncs.com"),
+            public: public(alibaba, written.kind),
         });
         let url = ("url", written.url.as_deref());
         let credentials = written.credentials_ref.as_ref();
@@ -64,7 +63,7 @@ impl Kind for Function {
             server,
             path,
             alibaba: alibaba.map(|alibaba| Named {
-                service: alibaba.service.clone(),
+                service: alibaba.service.clone().filter(|_| is_v2(alibaba)),
                 function: alibaba.function.clone(),
                 qualifier: alibaba.qualifier.clone(),
             }),
@@ -96,19 +95,30 @@ impl Kind for Function {
     }
 }
 
-/// Functions of 2.0 are named with their service.
+fn is_v2(alibaba: &AlibabaFunction) -> bool {
+    alibaba.version == FunctionComputeVersion::V2
+}
+
+/// The API of either version is at an address of the account's, and so are the HTTP functions of 2.0. Those of 3.0 have addresses of
+/// their own, in which Function Compute puts characters of its choice.
+fn public(alibaba: &AlibabaFunction, kind: WrittenKind) -> Public<'_> {
+    if kind == WrittenKind::HTTP && !is_v2(alibaba) {
+        return Public::None("the address of the function's HTTP trigger");
+    }
+    let account = alibaba.account_id.as_deref();
+    Public::OfAccount(account, |account, region| {
+        format!("{account}.{region}.fc.aliyuncs.com")
+    })
+}
+
+/// Functions of 2.0 are named with their service. In 3.0 there are none, and one that is written says nothing.
 fn check_service(field: &str, alibaba: &AlibabaFunction, check: &mut Check<'_>) {
-    let version2 = alibaba.version == FunctionComputeVersion::V2;
-    if version2 != alibaba.service.is_some() {
+    if is_v2(alibaba) && alibaba.service.is_none() {
         check.add(
             format!("{field}.service"),
-            if version2 {
-                Reason::Required
-            } else {
-                Reason::Contradiction
-            },
-            "functions of version 2.0 belong to a service, those of 3.0 do not",
-            "add or remove it",
+            Reason::Required,
+            "is needed: functions of version 2.0 belong to a service",
+            "write the service's name",
         );
     }
 }

@@ -114,10 +114,18 @@ pub(super) fn parse_tls(
 /// A service of Alibaba's, as far as it says where it is.
 pub(super) struct Service<'w> {
     pub(super) region: &'w str,
-    pub(super) account: Option<&'w str>,
     pub(super) endpoint: Option<&'w str>,
-    /// The region's public host, from account and region.
-    pub(super) host: fn(&str, &str) -> String,
+    pub(super) public: Public<'w>,
+}
+
+/// The host of a service's public endpoint, which is called without one that is written.
+pub(super) enum Public<'w> {
+    /// One for each region.
+    OfRegion(String),
+    /// One for each account in a region, from both.
+    OfAccount(Option<&'w str>, fn(&str, &str) -> String),
+    /// One for each thing that is called: what it is, as `endpoint` has to be written for it.
+    None(&'static str),
 }
 
 /// Where a type that knows both is reached: a URL of the user's under `key`, or a service of Alibaba's, whose calls are signed.
@@ -182,18 +190,35 @@ impl Service<'_> {
     /// The endpoint that is written, or the region's public one.
     fn parse_endpoint(self, field: &str, check: &mut Check<'_>) -> Option<Address> {
         check.label(&format!("{field}.region"), self.region);
-        match (self.endpoint, self.account) {
-            (Some(endpoint), _) => parse_address(&format!("{field}.endpoint"), endpoint, check),
-            (None, Some(account)) => {
-                let url = format!("https://{}", (self.host)(account, self.region));
+        let written = format!("{field}.endpoint");
+        if let Some(endpoint) = self.endpoint {
+            return parse_address(&written, endpoint, check);
+        }
+        match self.public {
+            Public::OfRegion(host) => parse_address(
+                &format!("{field}.region"),
+                &format!("https://{host}"),
+                check,
+            ),
+            Public::OfAccount(Some(account), host) => {
+                let url = format!("https://{}", host(account, self.region));
                 parse_address(&format!("{field}.accountId"), &url, check)
             }
-            (None, None) => {
+            Public::OfAccount(None, _) => {
                 check.add(
                     format!("{field}.accountId"),
                     Reason::Required,
                     "is needed to find the region's public endpoint",
                     "write it, or `endpoint`",
+                );
+                None
+            }
+            Public::None(what) => {
+                check.add(
+                    written,
+                    Reason::Required,
+                    format!("is needed: nothing else tells {what}"),
+                    format!("write {what}, `https://…`"),
                 );
                 None
             }

@@ -608,7 +608,7 @@ fn other_backends() -> Vec<Row> {
         for (key, value) in value.as_object().into_iter().flatten() {
             alibaba[key] = value.clone();
         }
-        function(json!({"kind": "HTTP", "alibaba": alibaba, "credentialsRef": {"name": "c"}}))
+        function(json!({"kind": "Event", "alibaba": alibaba, "credentialsRef": {"name": "c"}}))
     };
     vec![
         (
@@ -667,9 +667,11 @@ fn other_backends() -> Vec<Row> {
         (
             FUNCTION,
             at,
-            alibaba(json!({"service": "s"})),
-            Contradiction,
-            "spec.stages.RELEASE.functionCompute.alibaba.service",
+            function(
+                json!({"kind": "HTTP", "alibaba": {"version": "3.0", "region": "r", "function": "f", "accountId": "1"}, "credentialsRef": {"name": "c"}}),
+            ),
+            Required,
+            "spec.stages.RELEASE.functionCompute.alibaba.endpoint",
         ),
         (
             FUNCTION,
@@ -689,7 +691,7 @@ fn other_backends() -> Vec<Row> {
             FUNCTION,
             at,
             function(
-                json!({"kind": "HTTP", "alibaba": {"region": "r", "function": "f", "accountId": "1"}}),
+                json!({"kind": "Event", "alibaba": {"region": "r", "function": "f", "accountId": "1"}}),
             ),
             Required,
             "spec.stages.RELEASE.functionCompute.credentialsRef",

@@ -113,16 +113,17 @@ impl Kind for Event {
         let data = data(call, &parts, &json::whole(body)?);
         let attributes = self.attributes(call);
         let mut request = match (&self.bus, self.mode) {
-            (Some(bus), _) => bus.put(call, &attributes.json(&data, |event| bus.name_in(event)))?,
+            (Some(bus), _) => bus.put(&attributes, &data),
             (None, EventMode::Binary) => attributes.binary(data)?,
             (None, EventMode::Structured) => attributes.structured(&data),
         };
         *request.method_mut() = Method::POST;
-        if self.bus.is_none() {
-            *request.uri_mut() = self.target.clone().into();
-        }
         // Nothing of the caller's stands beside the event.
         head::keep_own(&parts.headers, request.headers_mut());
+        match &self.bus {
+            Some(bus) => bus.sign(call, &mut request)?,
+            None => *request.uri_mut() = self.target.clone().into(),
+        }
         Ok(request)
     }
 
@@ -140,13 +141,11 @@ impl Kind for Event {
         answer: response::Parts,
         body: Bytes,
     ) -> Result<Response<Bytes>, Refusal> {
-        if !answer.status.is_success() {
-            return Err(refused(answer.status, &body));
-        }
         let sent = call.id.as_str();
         match &self.bus {
-            Some(_) => Ok(accepted(&bus::Bus::read(&body, sent)?, sent)),
-            None => Ok(accepted(sent, sent)),
+            Some(_) => Ok(accepted(&bus::read(answer.status, &body, sent)?, sent)),
+            None if answer.status.is_success() => Ok(accepted(sent, sent)),
+            None => Err(refused(answer.status, &body)),
         }
     }
 

@@ -5,24 +5,25 @@
 
 use std::borrow::Cow;
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Request,
-    header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT},
-};
+use http::{HeaderName, HeaderValue, Request, header::CONTENT_TYPE};
 use paifang_model::{ObjectName, percent};
-use paifang_signing::{Acs3Parts, FcParts, Utc, sha256_hex, sign_acs3, sign_fc};
+use paifang_signing::{FcParts, sign_fc};
 use paifang_snapshot::wire::AlibabaFunction;
 
 use crate::{
     backend::{
         Call,
+        acs3::{self, Action, pairs, text, with_prefix},
         head::{authorize, set},
-        json,
     },
     body::Outgoing,
     encode,
-    record::RequestId,
     refusal::Refusal,
+};
+
+const INVOKE: Action = Action {
+    name: "InvokeFunction",
+    version: "2023-03-30",
 };
 
 /// Where a function is called.
@@ -77,26 +78,11 @@ impl Alibaba {
         if self.is_v2 {
             return self.sign_v2(call, request, false);
         }
-        let hash = match request.body() {
-            Outgoing::Whole(body) => sha256_hex(body),
-            Outgoing::Empty | Outgoing::Stream(_) => sha256_hex(b""),
-        };
         let headers = request.headers_mut();
         let binary = HeaderValue::from_static("application/octet-stream");
         headers.insert(CONTENT_TYPE, binary);
-        headers.insert(USER_AGENT, HeaderValue::from_static("paifang"));
-        let nonce = RequestId::random();
-        for (name, value) in [
-            ("x-acs-action", "InvokeFunction"),
-            ("x-acs-version", "2023-03-30"),
-            ("x-acs-signature-nonce", nonce.as_str()),
-            ("x-acs-content-sha256", &hash),
-            ("x-fc-log-type", "None"),
-        ] {
-            set(headers, name, value)?;
-        }
-        let signed = [ACCEPT, CONTENT_TYPE, HOST, USER_AGENT];
-        sign_v3(call, request, &signed, &hash)
+        set(headers, "x-fc-log-type", "None")?;
+        INVOKE.sign(call, request)
     }
 
     /// Signs a request to an HTTP function. The caller's `Authorization` makes way for the signature.
@@ -108,7 +94,7 @@ impl Alibaba {
         if self.is_v2 {
             self.sign_v2(call, request, true)
         } else {
-            sign_v3(call, request, &[CONTENT_TYPE], "")
+            acs3::sign(call, request, &[CONTENT_TYPE], "")
         }
     }
 
@@ -144,61 +130,4 @@ impl Alibaba {
         let signature = sign_fc(&parts, &access.id, &access.key);
         authorize(request.headers_mut(), &signature)
     }
-}
-
-fn sign_v3(
-    call: &Call<'_>,
-    request: &mut Request<Outgoing>,
-    also: &[HeaderName],
-    hash: &str,
-) -> Result<(), Refusal> {
-    let access = call.credentials()?;
-    let headers = request.headers_mut();
-    set(headers, "x-acs-date", &Utc::from(call.now).to_seconds())?;
-    if let Some(token) = &access.security_token {
-        set(headers, "x-acs-accesskey-id", &access.id)?;
-        set(headers, "x-acs-security-token", token.expose())?;
-    }
-    let headers = request.headers();
-    let mut signed = with_prefix(headers, "x-acs-");
-    signed.extend(with_prefix(headers, "x-fc-"));
-    let also = also.iter().filter(|name| headers.contains_key(*name));
-    signed.extend(also.map(|name| (name.as_str(), text(headers, name))));
-    // Of a repeated name the documented client signs the first value.
-    let mut query = pairs(request.uri().query().unwrap_or_default());
-    let mut seen = std::collections::BTreeSet::new();
-    query.retain(|(name, _)| seen.insert(name.clone()));
-    let query: Vec<_> = query
-        .iter()
-        .map(|(name, value)| (&**name, &**value))
-        .collect();
-    let parts = Acs3Parts {
-        method: request.method().as_str(),
-        path: &request.uri().path().replace('$', "%24"),
-        query: &query,
-        headers: &signed,
-        body_hash: hash,
-    };
-    let signature = sign_acs3(&parts, &access.id, &access.key);
-    authorize(request.headers_mut(), &signature)
-}
-
-fn pairs(query: &str) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
-    json::pairs(query).collect()
-}
-
-fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> &'h str {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
-}
-
-fn with_prefix<'h>(headers: &'h HeaderMap, prefix: &str) -> Vec<(&'h str, &'h str)> {
-    let named = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with(prefix));
-    named
-        .map(|name| (name.as_str(), text(headers, name)))
-        .collect()
 }
