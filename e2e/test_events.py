@@ -1,7 +1,10 @@
-"""Events against a sink that reads them with the official SDK and refuses what is invalid, and functions against functions-framework."""
+"""Events against a sink that reads them with the official SDK and refuses what is invalid, and against Knative's event_display; functions against
+functions-framework."""
 
 import json
+import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -57,6 +60,40 @@ def sink(tmp_path_factory):
     sink.stop()
 
 
+class Display:
+    """Knative's event_display. It listens on port 8080 of all addresses, so it gets a network of its own, with one way in."""
+
+    def __init__(self, home):
+        self.log = home / "event_display.log"
+        with socket.create_server(("127.0.0.1", 0)) as listener, self.log.open("wb") as log:
+            self.port = listener.getsockname()[1]
+            command = ["unshare", "--user", "--map-root-user", "--net", "--kill-child", sys.executable, REPO / "e2e/display/within.py",
+                       listener.fileno(), paifang.tool("event_display")]
+            self.process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                                            pass_fds=[listener.fileno()], start_new_session=True)
+        assert upstreams.until(lambda: "ready" in self.log.read_text(), 60), self.log.read_text()
+
+    def stop(self):
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(20)
+
+    def events(self):
+        """What it printed: attributes by name, and `data`, of each event."""
+        found = []
+        for text in self.log.read_text().split("☁️  cloudevents.Event\n")[1:]:
+            attributes, _, data = text.partition("Data,\n")
+            pairs = (line.strip().split(": ", 1) for line in attributes.splitlines() if ": " in line)
+            found.append(dict(pairs) | {"data": json.loads(data)})
+        return found
+
+
+@pytest.fixture(scope="module")
+def display(tmp_path_factory):
+    display = Display(tmp_path_factory.mktemp("display"))
+    yield display
+    display.stop()
+
+
 @pytest.fixture(scope="module")
 def functions(tmp_path_factory):
     home, found = tmp_path_factory.mktemp("functions"), {}
@@ -81,7 +118,7 @@ def remote(name, path, to, method="POST", **backend):
 
 
 @pytest.fixture(scope="module")
-def gateway(module_start, sink, functions):
+def gateway(module_start, sink, display, functions):
     event = {"type": "com.example.order", "subject": "orders/[id]"}
     return module_start([
         *paifang.group("g", HOST),
@@ -90,6 +127,10 @@ def gateway(module_start, sink, functions):
         remote("binary", "/binary/[id]", "binary", event=event),
         remote("structured", "/structured/[id]", "structured", event=event),
         remote("plain", "/plain", "binary"),
+        service("knative-binary", "EventBridge", {"eventBridge": {"sink": f"http://127.0.0.1:{display.port}/demo/default", "source": "/shop"}}),
+        service("knative-structured", "EventBridge", {"eventBridge": {"sink": f"http://127.0.0.1:{display.port}", "source": "/shop", "mode": "Structured"}}),
+        remote("knative-binary", "/knative-binary/[id]", "knative-binary", event=event),
+        remote("knative-structured", "/knative-structured/[id]", "knative-structured", event=event),
         service("hello", "FunctionCompute", {"functionCompute": {"url": f"http://127.0.0.1:{functions['hello']}/fn", "kind": "HTTP"}}),
         service("forecast", "FunctionCompute", {"functionCompute": {"url": f"http://127.0.0.1:{functions['forecast']}", "kind": "Event"}}),
         remote("hello", "/hello", "hello"),
@@ -126,6 +167,21 @@ def test_the_official_sdk_reads_what_was_meant(gateway, sink, mode, written, mea
     assert (data["path"], data["httpMethod"], data["queryString"]) == (f"/{mode}/{written}", "POST", "a=1")
     assert json.loads(data["body"]) == {"city": "杭州"}
     assert data["headers"]["x-mine"] == "1"
+
+
+@pytest.mark.parametrize("mode", ["binary", "structured"])
+def test_knative_displays_the_event(gateway, display, mode):
+    before = len(display.events())
+    answer = post(gateway, f"/knative-{mode}/7?a=1", "杭州".encode(), ("Content-Type", "text/plain; charset=utf-8"))
+    assert answer.status == 200, answer
+    assert upstreams.until(lambda: len(display.events()) > before), display.log.read_text()
+    event = display.events()[-1]
+    # It would print what is wrong under `Validation`.
+    expected = {"Validation": None, "specversion": "1.0", "type": "com.example.order", "source": "/shop", "subject": "orders/7",
+                "id": json.loads(answer.body)["eventId"], "datacontenttype": "application/json"}
+    assert {name: event.get(name) for name in expected} == expected
+    data = event["data"]
+    assert (data["path"], data["httpMethod"], data["queryString"], data["body"]) == (f"/knative-{mode}/7", "POST", "a=1", "杭州")
 
 
 def test_bytes_that_are_no_text_arrive_in_base64(gateway, sink):

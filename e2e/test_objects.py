@@ -484,23 +484,6 @@ def test_a_store_that_resets_in_the_middle_of_an_upload(start, folder):
 # === Dialect OSS: bytes against those of the official SDK ===
 
 
-class Seen(upstreams.Upstream):
-    """Keeps requests and answers 200."""
-
-    def __init__(self):
-        self.requests = []
-        super().__init__(self._answer)
-
-    def _answer(self, connection, _):
-        rest = b""
-        while found := upstreams.read_request(connection, rest):
-            head, body, rest = found
-            lines = head.decode("latin-1").split("\r\n")
-            headers = {n.lower(): v.strip() for n, _, v in (line.partition(":") for line in lines[1:])}
-            self.requests.append((*lines[0].split(" ")[:2], headers, body))
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: \"e\"\r\nx-oss-next-append-position: 1\r\n\r\n")
-
-
 KEY = "a b/中+&=.txt"
 TOKEN = "TOKEN/0000+TEST=="
 # What HTTP libraries add by themselves, and what changes with the clock.
@@ -509,7 +492,7 @@ NOT_COMPARED = {"user-agent", "accept", "accept-encoding", "connection", "via", 
 
 @pytest.fixture(scope="module")
 def seen():
-    seen = Seen()
+    seen = upstreams.Seen(b'HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: "e"\r\nx-oss-next-append-position: 1\r\n\r\n')
     yield seen
     seen.close()
 

@@ -120,6 +120,23 @@ class Recorder(Upstream):
             self.bytes[number] = b""
 
 
+class Seen(Upstream):
+    """Keeps requests, read: method, target, headers by small names, body. Answers all of them in the same way."""
+
+    def __init__(self, answer=b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"):
+        self.requests, self.answer = [], answer
+        super().__init__(self._keep)
+
+    def _keep(self, connection, _):
+        rest = b""
+        while found := read_request(connection, rest):
+            head, body, rest = found
+            lines = head.decode("latin-1").split("\r\n")
+            headers = {n.lower(): v.strip() for n, _, v in (line.partition(":") for line in lines[1:])}
+            self.requests.append((*lines[0].split(" ")[:2], headers, body))
+            connection.sendall(self.answer)
+
+
 def answering(answer):
     """An upstream that reads a request and then does what `answer(connection, head, body)` does, again and again."""
 
