@@ -21,6 +21,7 @@ import wire
 HOST = "ws.localtest"
 CLOSED = "closed.localtest"
 SECURE = "wss.localtest"
+GOING_AWAY = 1001
 
 
 def choose(_, offered):
@@ -32,7 +33,7 @@ class EchoServer:
     """Sends back what it gets; `/hello` says something by itself first. Remembers the heads of its handshakes."""
 
     def __init__(self, tls=None):
-        self.handshakes, self.port = [], None
+        self.handshakes, self.farewells, self.port = [], [], None
         self._tls, self._ready = tls, threading.Event()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._run, daemon=True).start()
@@ -58,6 +59,8 @@ class EchoServer:
                 await connection.close(4321, "bye")
             async for message in connection:
                 await connection.send(message)
+        if connection.close_code == GOING_AWAY:
+            self.farewells.append(connection.close_code)
 
     def close(self):
         self._loop.call_soon_threadsafe(self._stop.set_result, None)
@@ -303,8 +306,9 @@ def test_silence_ends_it_and_a_word_in_time_keeps_it(gateway):
                 await socket_.send("still here")
                 assert await socket_.recv() == "still here"
             began = time.monotonic()
-            with pytest.raises(ConnectionClosed):
+            with pytest.raises(ConnectionClosed) as closed:
                 await socket_.recv()
+            assert closed.value.rcvd.code == GOING_AWAY
             return time.monotonic() - began
 
     assert 2 < asyncio.run(talk()) < 20
@@ -354,12 +358,15 @@ def test_a_drain_ends_it(start, folder, echo):
             assert await socket_.recv() == "a"
             gateway.process.terminate()
             began = time.monotonic()
-            with pytest.raises(ConnectionClosed):
+            with pytest.raises(ConnectionClosed) as closed:
                 await socket_.recv()
+            assert closed.value.rcvd.code == GOING_AWAY
             return time.monotonic() - began
 
+    before = len(echo.farewells)
     assert asyncio.run(talk()) < 15
     assert gateway.process.wait(20) == 0
+    assert upstreams.until(lambda: echo.farewells[before:] == [GOING_AWAY])
 
 
 def test_a_client_that_vanishes_frees_everything(gateway):

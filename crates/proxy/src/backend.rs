@@ -7,6 +7,7 @@
 //! which the backend may have seen a byte never is, unless its kind says that this does no harm.
 
 mod acs3;
+mod busy;
 mod call;
 mod dial;
 mod event;
@@ -34,8 +35,9 @@ use paifang_snapshot::{
 };
 
 pub(crate) use self::{
+    busy::Load,
     call::{Call, dispatch},
-    http::{Exchange, Load, ask},
+    http::{Exchange, ask},
     outlier::Outliers,
     pool::{Lease, Pool},
     resolve::Resolver,

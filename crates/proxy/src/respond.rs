@@ -65,12 +65,12 @@ pub(crate) fn respond(
             )
         }
         Ok(Answer::Upgrade(granted)) => {
-            let (mut parts, backend) = *granted;
+            let (mut parts, backend, lease) = *granted;
             own_headers_only(&mut parts.headers);
             upgrade::confirm(&mut parts.headers);
             record.status = parts.status;
             let idle = worker.settings().timeouts.stream_idle;
-            client.upgrade_to(Tunnel::new(backend, idle, record, observer));
+            client.upgrade_to(Tunnel::new(backend, lease, idle, record, observer));
             Response::from_parts(parts, Body::unobserved(Bytes::new()))
         }
         Ok(Answer::Own(response)) => {

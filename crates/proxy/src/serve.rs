@@ -108,7 +108,7 @@ pub(crate) enum Answer {
     /// Of the gateway: a Mock's, or a redirect.
     Own(Response<Bytes>),
     /// Of a backend that goes over to another protocol.
-    Upgrade(Box<(response::Parts, OnUpgrade)>),
+    Upgrade(Box<(response::Parts, OnUpgrade, backend::Lease)>),
 }
 
 /// The status in the [`Record`] of a request whose client did not wait; nginx made this number usual. It is never sent.
@@ -417,7 +417,7 @@ impl Answer {
     fn of(mut response: Response<Incoming>, lease: backend::Lease, deadline: Instant) -> Self {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let upgrade = hyper::upgrade::on(&mut response);
-            return Self::Upgrade(Box::new((response.into_parts().0, upgrade)));
+            return Self::Upgrade(Box::new((response.into_parts().0, upgrade, lease)));
         }
         Self::Backend(response, lease, Time::Until(deadline))
     }

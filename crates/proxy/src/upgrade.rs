@@ -2,7 +2,10 @@
 //!
 //! WebSocket alone is passed through ([`is_asked_for`]); every other `Upgrade` ends at the gateway. Either side may end its direction
 //! and go on listening. A pair of connections without a byte in either direction for the idle limit is ended, as is every one when the
-//! gateway drains: nothing a gateway could wait for tells it that a conversation is over.
+//! gateway drains: nothing a gateway could wait for tells it that a conversation is over. Both sides are then told so by a close frame
+//! with code 1001, between two frames of the other's, so that a client knows that it may connect again.
+
+mod frames;
 
 use std::{
     cell::Cell,
@@ -13,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -20,11 +24,15 @@ use tokio::io::{
     AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf, copy_bidirectional_with_sizes,
 };
 
-use crate::record::{Change, Observe, Record};
+use self::frames::{Frames, Speaker, goodbye};
+use crate::{
+    backend::Lease,
+    record::{Change, Observe, Record},
+};
 
 /// What is on its way in each direction at most.
 const BUFFER: usize = 16 << 10;
-/// How long both sides are given to take the end of their connections.
+/// How long both sides are given to end a frame, and to take the end of their connections.
 const LINGER: Duration = Duration::from_secs(1);
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
@@ -40,6 +48,8 @@ const HANDSHAKE: [HeaderName; 4] = [
 /// A backend that has left HTTP, for a client that is about to. When it is dropped, used or not, its [`Record`] goes to the observer.
 pub struct Tunnel {
     backend: Option<OnUpgrade>,
+    /// Counts against the backend's endpoint for as long as the tunnel lasts.
+    _lease: Lease,
     idle: Duration,
     record: Box<Record>,
     observer: Rc<dyn Observe>,
@@ -53,11 +63,21 @@ impl fmt::Debug for Tunnel {
     }
 }
 
-/// A side of a tunnel, counting what comes from it.
-struct Metered<S> {
+/// A side of a tunnel: what comes from it is counted, and ends with a goodbye when the gateway leaves.
+struct Side<S> {
     io: S,
-    read: Rc<Cell<u64>>,
-    last: Rc<Cell<Instant>>,
+    speaker: Speaker,
+    frames: Frames,
+    read: u64,
+    goodbye: Option<Bytes>,
+    shared: Rc<Conversation>,
+}
+
+/// What both sides of a tunnel know.
+struct Conversation {
+    /// When a byte came last.
+    last: Cell<Instant>,
+    leaving: Cell<bool>,
 }
 
 /// Whether a request asks for WebSocket.
@@ -104,12 +124,14 @@ pub(crate) fn is_granted(headers: &HeaderMap) -> bool {
 impl Tunnel {
     pub(crate) fn new(
         backend: OnUpgrade,
+        lease: Lease,
         idle: Duration,
         record: Box<Record>,
         observer: Rc<dyn Observe>,
     ) -> Self {
         Self {
             backend: Some(backend),
+            _lease: lease,
             idle,
             record,
             observer,
@@ -148,33 +170,37 @@ impl Tunnel {
     ) where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let last = Rc::new(Cell::new(Instant::now()));
-        let (mut client, received) = Metered::new(client, &last);
-        let (mut backend, sent) = Metered::new(backend, &last);
+        let shared = Rc::new(Conversation {
+            last: Cell::new(Instant::now()),
+            leaving: Cell::new(false),
+        });
+        let mut client = Side::new(client, Speaker::Client, &shared);
+        let mut backend = Side::new(backend, Speaker::Server, &shared);
+        client.frames.follow(early, false);
         let ended = {
             let copying = async {
                 backend.write_all(early).await?;
                 copy_bidirectional_with_sizes(&mut client, &mut backend, BUFFER, BUFFER).await
             };
             let mut copying = std::pin::pin!(copying);
-            let mut silence = std::pin::pin!(silence(&last, self.idle));
-            let mut leaving = std::pin::pin!(leaving);
-            std::future::poll_fn(|cx| {
-                if let Poll::Ready(ended) = copying.as_mut().poll(cx) {
-                    return Poll::Ready(Some(ended));
+            let over = async {
+                tokio::select! {
+                    () = shared.silence(self.idle) => {}
+                    () = leaving => {}
                 }
-                let over =
-                    silence.as_mut().poll(cx).is_ready() || leaving.as_mut().poll(cx).is_ready();
-                if over {
-                    Poll::Ready(None)
-                } else {
-                    Poll::Pending
+            };
+            tokio::select! {
+                biased;
+                ended = copying.as_mut() => Some(ended),
+                () = over => {
+                    shared.leaving.set(true);
+                    tokio::time::timeout(LINGER, copying).await.ok()
                 }
-            })
-            .await
+            }
         };
-        self.record.received_bytes = Some(received.get() + early.len() as u64);
-        self.record.sent_bytes = sent.get();
+        self.record.received_bytes = Some(client.read + early.len() as u64);
+        self.record.sent_bytes = backend.read;
+        self.record.cut = shared.leaving.get();
         match ended {
             Some(Ok(_)) => {}
             Some(Err(error)) => {
@@ -182,7 +208,6 @@ impl Tunnel {
                 self.record.cut = true;
             }
             None => {
-                self.record.cut = true;
                 let closing = async {
                     let _ = client.shutdown().await;
                     let _ = backend.shutdown().await;
@@ -204,49 +229,76 @@ impl Drop for Tunnel {
     }
 }
 
-/// Ends when nothing was read on either side for `idle`.
-async fn silence(last: &Cell<Instant>, idle: Duration) {
-    loop {
-        let until = last.get() + idle;
-        if Instant::now() >= until {
-            return;
+// === impl Conversation ===
+
+impl Conversation {
+    /// Ends when nothing was read on either side for `idle`.
+    async fn silence(&self, idle: Duration) {
+        loop {
+            let until = self.last.get() + idle;
+            if Instant::now() >= until {
+                return;
+            }
+            tokio::time::sleep_until(until.into()).await;
         }
-        tokio::time::sleep_until(until.into()).await;
     }
 }
 
-// === impl Metered ===
+// === impl Side ===
 
-impl<S> Metered<S> {
-    fn new(io: S, last: &Rc<Cell<Instant>>) -> (Self, Rc<Cell<u64>>) {
-        let read = Rc::new(Cell::new(0));
-        let metered = Self {
+impl<S> Side<S> {
+    fn new(io: S, speaker: Speaker, shared: &Rc<Conversation>) -> Self {
+        Self {
             io,
-            read: Rc::clone(&read),
-            last: Rc::clone(last),
-        };
-        (metered, read)
+            speaker,
+            frames: Frames::default(),
+            read: 0,
+            goodbye: None,
+            shared: Rc::clone(shared),
+        }
+    }
+
+    /// Says goodbye in this side's place, as far as there is room, and then nothing more.
+    fn say_goodbye(&mut self, buf: &mut ReadBuf<'_>) {
+        let (speaker, closed) = (self.speaker, self.frames.is_closed());
+        let goodbye = self.goodbye.get_or_insert_with(|| {
+            // One that has said it itself has said all.
+            if closed {
+                Bytes::new()
+            } else {
+                goodbye(speaker).into()
+            }
+        });
+        let now = goodbye.split_to(goodbye.len().min(buf.remaining()));
+        buf.put_slice(&now);
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Side<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let leaving = self.shared.leaving.get();
+        if leaving && self.frames.is_between() {
+            self.say_goodbye(buf);
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        let count = buf.filled().len() - before;
-        if count > 0 {
-            self.read.set(self.read.get() + count as u64);
-            self.last.set(Instant::now());
+        let came = buf.filled().len() - before;
+        if came > 0 {
+            let kept = self.frames.follow(&buf.filled()[before..], leaving);
+            buf.set_filled(before + kept);
+            self.read += kept as u64;
+            self.shared.last.set(Instant::now());
         }
         polled
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Side<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -261,5 +313,55 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    const FRAME: &[u8] = b"\x82\x0aabcdefghij";
+    const GOODBYE: &[u8] = b"\x88\x02\x03\xe9";
+
+    /// What passes when a server says `before`, the gateway wants to leave, and the server says `after`.
+    async fn passes(before: &[u8], after: &[u8]) -> Vec<u8> {
+        let shared = Rc::new(Conversation {
+            last: Cell::new(Instant::now()),
+            leaving: Cell::new(false),
+        });
+        let (mut server, io) = tokio::io::duplex(1 << 10);
+        let mut side = Side::new(io, Speaker::Server, &shared);
+        server.write_all(before).await.unwrap();
+        let mut seen = vec![0; before.len()];
+        side.read_exact(&mut seen).await.unwrap();
+        server.write_all(after).await.unwrap();
+        shared.leaving.set(true);
+        let mut rest = [0; 3];
+        loop {
+            // However little room there is.
+            let count = side.read(&mut rest).await.unwrap();
+            if count == 0 {
+                return seen;
+            }
+            seen.extend_from_slice(&rest[..count]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_goodbye_is_said_between_two_frames() {
+        let next = b"\x82\x03not".as_slice();
+        // A frame that has begun ends first, and the next does not begin.
+        let (begun, rest) = FRAME.split_at(6);
+        let seen = passes(begun, &[rest, next].concat()).await;
+        assert_eq!(seen, [FRAME, GOODBYE].concat());
+        assert_eq!(passes(FRAME, next).await, [FRAME, GOODBYE].concat());
+        assert_eq!(passes(b"", next).await, GOODBYE);
+        // One that has said it itself has said all.
+        let own = b"\x88\x02\x03\xe8".as_slice();
+        assert_eq!(passes(own, b"").await, own);
+        let (begun, rest) = own.split_at(3);
+        assert_eq!(passes(begun, rest).await, own);
     }
 }

@@ -13,7 +13,7 @@ use std::{net::SocketAddr, pin::Pin, time::Duration};
 use paifang_model::ObjectName;
 use paifang_proxy::{Change, Endpoints, Ready};
 use serde_json::json;
-use support::{Recorded, bench, body, header, ok, read_request, run};
+use support::{Recorded, bench, body, header, listen, ok, read_request, run};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
@@ -354,6 +354,65 @@ fn near_endpoints_are_asked_and_far_ones_when_none_is_near_or_one_fails() {
                 }
             }
         }
+    });
+}
+
+/// An answer that goes on for minutes keeps its endpoint as busy as one that is still waited for.
+#[test]
+fn an_endpoint_is_busy_until_its_answers_have_ended() {
+    fn streaming(mut stream: TcpStream, asked: Recorded) -> Task {
+        Box::pin(async move {
+            while let Some(request) = read_request(&mut stream).await {
+                let endless = request.starts_with("GET /endless");
+                asked.borrow_mut().push(request);
+                let answer = if endless {
+                    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n"
+                } else {
+                    "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+                };
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                if endless {
+                    std::future::pending::<()>().await;
+                }
+            }
+        })
+    }
+    run(|| async {
+        let mut first = String::new();
+        let bench = bench(streaming, |group| {
+            let backend = &mut group["backends"][0]["target"];
+            first = backend["address"].as_str().unwrap().to_owned();
+            *backend = json!({"type": "vpc", "scheme": "HTTP", "host": "svc", "endpoints": {"service": {"name": "a/b", "port": ""}}});
+        })
+        .await;
+        let (second, asked_second) = listen(streaming).await;
+        let first: SocketAddr = first.trim_start_matches("http://").parse().unwrap();
+        let ready = Ready::alike(vec![first, second]);
+        let endpoints: Endpoints = [(ObjectName::new("a", "b"), "", ready)]
+            .into_iter()
+            .collect();
+        bench.shared.endpoints.store(endpoints.into());
+        let bench = std::rc::Rc::new(bench);
+        let endless = std::rc::Rc::clone(&bench);
+        tokio::task::spawn_local(async move {
+            endless
+                .send("GET /endless HTTP/1.1\r\nHost: a.com\r\n\r\n")
+                .await
+        });
+        let both = || (bench.asked.borrow().len(), asked_second.borrow().len());
+        while both() == (0, 0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Its head has come back, and is on its way to the client.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let (idle, before) = match both() {
+            (1, 0) => (1, (1, 20)),
+            _ => (0, (20, 1)),
+        };
+        for _ in 0..20 {
+            assert!(bench.send(GET).await.starts_with("HTTP/1.1 200"));
+        }
+        assert_eq!(both(), before, "all to endpoint {idle}");
     });
 }
 

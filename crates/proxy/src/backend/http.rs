@@ -1,10 +1,7 @@
 //! The exchange over HTTP that all types of backend share: find an address, get a connection, ask, and say in the protocol's words what went wrong.
 
 use std::{
-    cell::RefCell,
-    collections::HashMap,
     net::SocketAddr,
-    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,6 +24,7 @@ use tokio::{
 
 use super::{
     Place, Upstream,
+    busy::{self, Busy},
     call::copy,
     dial::dial,
     h2::{self, Found},
@@ -60,20 +58,11 @@ pub(crate) struct Exchange<'a> {
     pub(crate) progress: Option<Progress>,
 }
 
-/// Requests under way to each endpoint of the Services, for the choice of the less loaded of two.
-pub(crate) type Load = Rc<RefCell<HashMap<SocketAddr, u32, foldhash::fast::RandomState>>>;
-
 /// Why a request over HTTP/2 has no answer.
 enum Unanswered {
     /// The peer has not looked at it.
     Unprocessed(Box<Request<Outgoing>>, hyper::Error),
     Failed(Refusal),
-}
-
-/// Counts a request to an endpoint while it exists.
-struct Busy {
-    load: Load,
-    endpoint: SocketAddr,
 }
 
 /// Most attempts at one request, the first included.
@@ -239,8 +228,8 @@ impl Exchange<'_> {
                 },
             };
             record.upstream = Some(connection.address);
-            let _busy = endpoint.map(|endpoint| Busy::new(&self.worker.load, endpoint));
-            let mut lease = self.worker.pool.lease(key, connection);
+            let busy = endpoint.map(|endpoint| Busy::new(&self.worker.load, endpoint));
+            let mut lease = self.worker.pool.lease(key, connection, busy);
             let sent = match &mut lease.connection.sender {
                 Sender::Http1(sender) => sender.try_send_request(request).await,
                 Sender::Http2(stream) => {
@@ -357,17 +346,8 @@ impl Exchange<'_> {
         self.less_loaded(&others.copied().collect::<Vec<_>>())
     }
 
-    /// The less loaded of two that are picked at random.
     fn less_loaded(&self, among: &[SocketAddr]) -> Option<SocketAddr> {
-        let pick = || among.get(fastrand::usize(..among.len().max(1))).copied();
-        let (first, second) = (pick()?, pick()?);
-        let load = self.worker.load.borrow();
-        let of = |endpoint| load.get(&endpoint).copied().unwrap_or(0);
-        Some(if of(second) < of(first) {
-            second
-        } else {
-            first
-        })
+        busy::less_loaded(&self.worker.load, among)
     }
 
     async fn connect(&self, endpoint: Option<SocketAddr>) -> Result<Connection, Refusal> {
@@ -560,28 +540,4 @@ fn exchange_failed(error: &hyper::Error) -> Refusal {
         "connection failed"
     };
     Refusal::backend_answer(reason).detail(error)
-}
-
-// === impl Busy ===
-
-impl Busy {
-    fn new(load: &Load, endpoint: SocketAddr) -> Self {
-        *load.borrow_mut().entry(endpoint).or_default() += 1;
-        Self {
-            load: Rc::clone(load),
-            endpoint,
-        }
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let mut load = self.load.borrow_mut();
-        if let Some(count) = load.get_mut(&self.endpoint) {
-            *count -= 1;
-            if *count == 0 {
-                load.remove(&self.endpoint);
-            }
-        }
-    }
 }

@@ -10,7 +10,10 @@ use std::{
 
 use hyper::client::conn::http1::SendRequest;
 
-use super::h2::{Shared, Stream};
+use super::{
+    busy::Busy,
+    h2::{Shared, Stream},
+};
 use crate::body::Outgoing;
 
 /// What connections are interchangeable: the backend, and for a Service the endpoint.
@@ -61,6 +64,8 @@ pub(crate) struct Lease {
     pub(crate) connection: Connection,
     key: PoolKey,
     pool: Rc<Pool>,
+    /// Counts against its endpoint until it ends.
+    _busy: Option<Busy>,
 }
 
 // === impl Pool ===
@@ -112,11 +117,17 @@ impl Pool {
         idle + self.shared.idle()
     }
 
-    pub(crate) fn lease(self: &Rc<Self>, key: PoolKey, connection: Connection) -> Lease {
+    pub(crate) fn lease(
+        self: &Rc<Self>,
+        key: PoolKey,
+        connection: Connection,
+        busy: Option<Busy>,
+    ) -> Lease {
         Lease {
             connection,
             key,
             pool: Rc::clone(self),
+            _busy: busy,
         }
     }
 
@@ -155,6 +166,7 @@ impl Lease {
             connection,
             key,
             pool,
+            _busy,
         } = self;
         // A place on a shared connection is free when it is dropped.
         let Sender::Http1(mut sender) = connection.sender else {

@@ -160,7 +160,8 @@ pub fn group(backend: SocketAddr) -> Value {
     })
 }
 
-async fn listen(backend: Backend) -> (SocketAddr, Recorded) {
+/// Starts one more backend.
+pub async fn listen(backend: Backend) -> (SocketAddr, Recorded) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let asked = Recorded::default();
