@@ -4,7 +4,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     key::Key,
-    lines::{Hex, header_into, query_into},
+    lines::{Hex, MOST_TEXTS, header_into, line_into, query_into},
 };
 
 const NAME: &str = "ACS3-HMAC-SHA256";
@@ -28,29 +28,56 @@ pub struct Acs3Parts<'a> {
 pub fn sign_acs3(parts: &Acs3Parts<'_>, id: &str, key: &Key) -> String {
     let mut headers = parts.headers.to_vec();
     headers.sort_unstable();
-    let names: Vec<_> = headers.iter().map(|(name, _)| *name).collect();
-    let names = names.join(";");
-    let hash = sha256_hex(&canonical_request(parts, &headers, &names));
-    let signature = Hex::new(&key.hmac_sha256(format!("{NAME}\n{hash}").as_bytes()));
-    let signature = signature.as_str();
-    format!("{NAME} Credential={id},SignedHeaders={names},Signature={signature}")
+    let names = names(&headers);
+    let hash = hex(&canonical_request(parts, &headers, &names));
+    let signature = key.hmac_sha256([NAME, "\n", hash.as_str()].concat().as_bytes());
+    let signature = Hex::new(&signature);
+    [
+        NAME,
+        " Credential=",
+        id,
+        ",SignedHeaders=",
+        &names,
+        ",Signature=",
+        signature.as_str(),
+    ]
+    .concat()
 }
 
 /// The SHA-256 of a body, in hexadecimal.
 pub fn sha256_hex(body: &[u8]) -> String {
-    Hex::new(&Sha256::digest(body).into()).as_str().to_owned()
+    hex(body).as_str().to_owned()
+}
+
+fn hex(bytes: &[u8]) -> Hex {
+    Hex::new(&Sha256::digest(bytes).into())
+}
+
+fn names(headers: &[(&str, &str)]) -> String {
+    let mut names = String::with_capacity(MOST_TEXTS / 4);
+    for (name, _) in headers {
+        if !names.is_empty() {
+            names.push(';');
+        }
+        names.push_str(name);
+    }
+    names
 }
 
 fn canonical_request(parts: &Acs3Parts<'_>, headers: &[(&str, &str)], names: &str) -> Vec<u8> {
     let mut query = parts.query.to_vec();
     query.sort_unstable();
-    let mut text = format!("{}\n{}\n", parts.method, parts.path).into_bytes();
+    let mut text = Vec::with_capacity(MOST_TEXTS);
+    line_into(parts.method, &mut text);
+    line_into(parts.path, &mut text);
     query_into(&query, true, &mut text);
     text.push(b'\n');
     for (name, value) in headers {
         header_into(name, value.trim().as_bytes(), &mut text);
     }
-    text.extend_from_slice(format!("\n{names}\n{}", parts.body_hash).as_bytes());
+    text.push(b'\n');
+    line_into(names, &mut text);
+    text.extend_from_slice(parts.body_hash.as_bytes());
     text
 }
 

@@ -1,7 +1,10 @@
 //! The signature of Alibaba EventBridge's data API: `acs:<id>:<Base64 of HMAC-SHA1>`, equal to what its SDKs send. It does not cover the
 //! body.
 
-use crate::key::{Algorithm, Key};
+use crate::{
+    key::{Algorithm, Key},
+    lines::{MOST_TEXTS, header_into, line_into},
+};
 
 /// `Authorization` of a `POST` without a query. `headers` are all whose names begin with `x-acs`: names in small letters, in any order.
 pub fn sign_eventbridge(
@@ -14,14 +17,15 @@ pub fn sign_eventbridge(
 ) -> String {
     let mut headers = headers.to_vec();
     headers.sort_unstable();
-    let mut text = format!("POST\n\n{content_type}\n{date}\n");
-    text.extend(
-        headers
-            .iter()
-            .map(|(name, value)| format!("{name}:{value}\n")),
-    );
-    text.push_str(path);
-    format!("acs:{id}:{}", key.sign(Algorithm::HmacSha1, text))
+    let mut text = Vec::with_capacity(MOST_TEXTS);
+    for line in ["POST", "", content_type, date] {
+        line_into(line, &mut text);
+    }
+    for (name, value) in headers {
+        header_into(name, value.as_bytes(), &mut text);
+    }
+    text.extend_from_slice(path.as_bytes());
+    ["acs:", id, ":", &key.sign(Algorithm::HmacSha1, text)].concat()
 }
 
 #[cfg(test)]

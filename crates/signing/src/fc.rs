@@ -1,6 +1,9 @@
 //! The signature of Alibaba Function Compute 2.0: `FC <id>:<Base64 of HMAC-SHA256>`, equal to what its SDKs send.
 
-use crate::key::{Algorithm, Key};
+use crate::{
+    key::{Algorithm, Key},
+    lines::{MOST_TEXTS, header_into, line_into},
+};
 
 /// What is signed of a call.
 #[derive(Clone, Copy, Debug)]
@@ -24,32 +27,34 @@ pub struct FcParts<'a> {
 /// `Authorization`.
 pub fn sign_fc(parts: &FcParts<'_>, id: &str, key: &Key) -> String {
     let signature = key.sign(Algorithm::HmacSha256, string_to_sign(parts));
-    format!("FC {id}:{signature}")
+    ["FC ", id, ":", &signature].concat()
 }
 
-fn string_to_sign(parts: &FcParts<'_>) -> String {
+fn string_to_sign(parts: &FcParts<'_>) -> Vec<u8> {
     let mut headers = parts.headers.to_vec();
     headers.sort_unstable();
-    let lines = headers
-        .iter()
-        .map(|(name, value)| format!("{name}:{value}\n"));
-    let FcParts {
-        method,
-        content_md5,
-        content_type,
-        date,
-        path,
-        ..
-    } = parts;
-    let mut text = format!("{method}\n{content_md5}\n{content_type}\n{date}\n");
-    text.extend(lines);
-    text.push_str(path);
+    let mut text = Vec::with_capacity(MOST_TEXTS);
+    for line in [
+        parts.method,
+        parts.content_md5,
+        parts.content_type,
+        parts.date,
+    ] {
+        line_into(line, &mut text);
+    }
+    for (name, value) in headers {
+        header_into(name, value.as_bytes(), &mut text);
+    }
+    text.extend_from_slice(parts.path.as_bytes());
     if let Some(query) = parts.query {
-        let pairs = query.iter().map(|(name, value)| format!("{name}={value}"));
+        // Sorted as they are written, with the `=`.
+        let pairs = query
+            .iter()
+            .map(|(name, value)| [*name, "=", *value].concat());
         let mut pairs: Vec<_> = pairs.collect();
         pairs.sort_unstable();
-        text.push('\n');
-        text.push_str(&pairs.join("\n"));
+        text.push(b'\n');
+        text.extend_from_slice(pairs.join("\n").as_bytes());
     }
     text
 }

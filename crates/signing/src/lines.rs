@@ -21,6 +21,15 @@ impl Hex {
     }
 }
 
+/// Room for what is signed of most requests, so that it is written without being moved.
+pub(crate) const MOST_TEXTS: usize = 1024;
+
+/// A line.
+pub(crate) fn line_into(line: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(line.as_bytes());
+    out.push(b'\n');
+}
+
 /// `name:value` and a line end.
 pub(crate) fn header_into(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
