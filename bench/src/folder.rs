@@ -244,6 +244,13 @@ http {{
         Ok(folder)
     }
 
+    /// A folder with just these objects.
+    pub(crate) fn folder(&self, name: &str, objects: &[Value]) -> Result<PathBuf> {
+        let folder = self.fresh(name)?;
+        write(&folder, "all.yaml", objects)?;
+        Ok(folder)
+    }
+
     fn write_secrets(&self, folder: &Path) -> Result<()> {
         let tls = json!({"tls.crt": fs::read_to_string(self.certificate())?, "tls.key": fs::read_to_string(self.key())?});
         let app = json!({"displayName": "bench", "credentials": [{"name": "primary", "type": "KeyPair", "secretRef": {"name": "bench-key"}}]});
@@ -267,11 +274,11 @@ http {{
     }
 }
 
-fn kind(kind: &str, name: &str, spec: Value) -> Value {
+pub(crate) fn kind(kind: &str, name: &str, spec: Value) -> Value {
     json!({"apiVersion": "paifang.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
 }
 
-fn secret(name: &str, of: &str, data: Value) -> Value {
+pub(crate) fn secret(name: &str, of: &str, data: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Secret", "type": of, "metadata": {"name": name}, "stringData": data})
 }
 

@@ -38,6 +38,15 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// This request again and again, without TLS.
+    pub(crate) fn same(request: Vec<u8>) -> Self {
+        Self {
+            tls: false,
+            name: HOST.into(),
+            make: Box::new(move |_| request.clone()),
+        }
+    }
+
     /// Calls to Apis all over the fleet.
     pub(crate) fn open(fleet: &'a Fleet) -> Self {
         Self {

@@ -43,11 +43,20 @@ pub(crate) struct Ratio {
     pub(crate) highest: f64,
 }
 
+/// Where the upstream listens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ports {
+    /// HTTP/1.1.
+    pub(crate) http: u16,
+    /// HTTP/2 by prior knowledge.
+    pub(crate) http2: u16,
+}
+
 /// The upstream that all share.
 pub(crate) struct Bench {
     home: PathBuf,
     ours: PathBuf,
-    upstream: u16,
+    ports: Ports,
     _upstream: Process,
 }
 
@@ -60,7 +69,8 @@ enum Under {
 }
 
 impl Bench {
-    pub(crate) fn new(home: &Path) -> Result<Self> {
+    /// With the upstream running. `binary` is the gateway; without one it is built.
+    pub(crate) fn new(home: &Path, binary: Option<&Path>) -> Result<Self> {
         for tool in [
             "nginx",
             "h2load",
@@ -75,43 +85,49 @@ impl Bench {
         }
         fs::create_dir_all(home)?;
         let home = home.canonicalize()?;
-        println!("building paifang (release)");
-        run(Command::new("cargo").args(["build", "--quiet", "--release", "-p", "paifang"]))?;
-        let ours = PathBuf::from("target/release/paifang").canonicalize()?;
-        let upstream = free_port()?;
+        let ours = match binary {
+            Some(binary) => binary.to_owned(),
+            None => {
+                println!("building paifang (release)");
+                run(Command::new("cargo").args([
+                    "build",
+                    "--quiet",
+                    "--release",
+                    "-p",
+                    "paifang",
+                ]))?;
+                PathBuf::from("target/release/paifang")
+            }
+        };
+        let ports = Ports {
+            http: free_port()?,
+            http2: free_port()?,
+        };
         let config = home.join("nginx-upstream.conf");
-        fs::write(
-            &config,
-            format!(
-                "worker_processes 1; daemon off; master_process off; pid {home}/nginx-upstream.pid; error_log stderr error;
-events {{ worker_connections 4096; }}
-http {{
-  access_log off; keepalive_requests 1000000000; default_type text/plain;
-  client_body_temp_path {home}/u1; proxy_temp_path {home}/u2; fastcgi_temp_path {home}/u3; uwsgi_temp_path {home}/u4; scgi_temp_path {home}/u5;
-  server {{ listen 127.0.0.1:{upstream} backlog=4096; location / {{ return 200 \"{body}\"; }} }}
-}}
-",
-                home = home.display(),
-                body = "b".repeat(ANSWER),
-            ),
-        )?;
+        fs::write(&config, upstream(&home, ports))?;
         let process = Process::start(
             Command::new("taskset")
                 .args(["-c", "1", "nginx", "-c"])
                 .arg(&config),
             &home.join("upstream.log"),
         )?;
-        wait_port(upstream)?;
+        wait_port(ports.http)?;
         Ok(Self {
             home,
-            ours,
-            upstream,
+            ours: ours
+                .canonicalize()
+                .with_context(|| format!("no gateway at {}", ours.display()))?,
+            ports,
             _upstream: process,
         })
     }
 
-    pub(crate) fn upstream_port(&self) -> u16 {
-        self.upstream
+    pub(crate) fn ports(&self) -> Ports {
+        self.ports
+    }
+
+    pub(crate) fn home(&self) -> &Path {
+        &self.home
     }
 
     /// What a request costs nginx.
@@ -122,6 +138,43 @@ http {{
     /// What a request costs us, with the Apis of `folder`.
     pub(crate) fn ours(&self, folder: &Path, plan: &Plan<'_>) -> Result<Cost> {
         self.cost(plan, |under| self.start_ours(folder, plan.tls, under))
+    }
+
+    /// Instructions of a request of each plan, all in one run of our gateway. What callgrind knows of plan n is left in
+    /// `target/bench/callgrind.out.n`, for callgrind_annotate.
+    pub(crate) fn count_in_turn(&self, folder: &Path, plans: &[Plan<'_>]) -> Result<Vec<f64>> {
+        let (process, address) = self.start_ours(folder, false, Under::Callgrind)?;
+        let mut counts = Vec::new();
+        for (at, plan) in plans.iter().enumerate() {
+            let mut load = Load::open(address, plan)?;
+            load.send(WARM)?;
+            callgrind(process.id(), "on")?;
+            let sent = load.send(COUNTED)?;
+            callgrind(process.id(), "off")?;
+            // Writes the counts and begins again with none.
+            run(Command::new("callgrind_control").args(["-d", &process.id().to_string()]))?;
+            let file = self.home.join(format!("callgrind.out.{}", at + 1));
+            counts.push(total(&file)? / as_f64(sent));
+        }
+        process.end()?;
+        Ok(counts)
+    }
+
+    /// Our gateway with nothing that counts.
+    pub(crate) fn plainly(&self, folder: &Path) -> Result<(Process, SocketAddr)> {
+        self.start_ours(folder, false, Under::Nothing)
+    }
+
+    /// A program on the core that gateways have.
+    pub(crate) fn on_first_core(
+        &self,
+        command: &[&str],
+        argument: &Path,
+        log: &str,
+    ) -> Result<Process> {
+        let mut pinned = self.under(Under::Nothing);
+        pinned.args(command).arg(argument);
+        Process::start(&mut pinned, &self.home.join(log))
     }
 
     fn cost(
@@ -238,13 +291,26 @@ http {{
         ))
     }
 
+    /// Removes what callgrind wrote in earlier runs.
+    fn forget_counts(&self) {
+        for file in fs::read_dir(&self.home).into_iter().flatten().flatten() {
+            if file
+                .file_name()
+                .to_string_lossy()
+                .starts_with("callgrind.out")
+            {
+                let _ = fs::remove_file(file.path());
+            }
+        }
+    }
+
     fn under(&self, under: Under) -> Command {
         let mut command = Command::new("taskset");
         command.args(["-c", "0"]);
         match under {
             Under::Nothing => &mut command,
             Under::Callgrind => {
-                let _ = fs::remove_file(self.home.join("callgrind.out"));
+                self.forget_counts();
                 command
                     .args(["valgrind", "--tool=callgrind", "--instr-atstart=no"])
                     .arg(format!(
@@ -258,6 +324,46 @@ http {{
         };
         command
     }
+}
+
+/// Answers of every kind that a case needs: text of 1 KiB, a function's answer with as much, and what sinks and buses say.
+fn upstream(home: &Path, ports: Ports) -> String {
+    let (home, Ports { http, http2 }) = (home.display(), ports);
+    let body = "b".repeat(ANSWER);
+    let function = format!(
+        r#"{{"statusCode":200,"headers":{{"Content-Type":"text/plain"}},"body":"{body}","isBase64Encoded":false}}"#
+    );
+    let bus = r#"{"RequestId":"r","FailedEntryCount":0,"EntryList":[{"EventId":"e-4711"}]}"#;
+    format!(
+        "worker_processes 1; daemon off; master_process off; pid {home}/nginx-upstream.pid; error_log stderr error;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; keepalive_requests 1000000000; default_type text/plain;
+  client_body_temp_path {home}/u1; proxy_temp_path {home}/u2; fastcgi_temp_path {home}/u3; uwsgi_temp_path {home}/u4; scgi_temp_path {home}/u5;
+  server {{
+    listen 127.0.0.1:{http} backlog=4096; listen 127.0.0.1:{http2} http2 backlog=4096;
+    location / {{ return 200 '{body}'; }}
+    location = /event {{ return 200 '{function}'; }}
+    location /2016-08-15/services/ {{ return 200 '{function}'; }}
+    location /2023-03-30/ {{ return 200 '{function}'; }}
+    location = /sink {{ return 202; }}
+    location = /openapi/putEvents {{ return 200 '{bus}'; }}
+  }}
+}}
+"
+    )
+}
+
+/// Instructions in what callgrind has just written.
+fn total(file: &Path) -> Result<f64> {
+    for _ in 0..1000 {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        if let Some(total) = number_after(&text, "\ntotals:") {
+            return Ok(total);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    bail!("callgrind wrote no totals to {}", file.display())
 }
 
 fn callgrind(id: u32, state: &str) -> Result<()> {
@@ -288,7 +394,8 @@ fn rate(address: SocketAddr, tls: bool, seconds: u32) -> Result<f64> {
     number_after(&output, "s, ").with_context(|| format!("h2load printed no rate:\n{output}"))
 }
 
-fn wait_port(port: u16) -> Result<()> {
+/// Waits until something listens.
+pub(crate) fn wait_port(port: u16) -> Result<()> {
     for _ in 0..3000 {
         if std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return Ok(());
@@ -298,7 +405,8 @@ fn wait_port(port: u16) -> Result<()> {
     bail!("nothing listens on port {port}")
 }
 
-fn number_after(text: &str, label: &str) -> Option<f64> {
+/// The number that follows `label`.
+pub(crate) fn number_after(text: &str, label: &str) -> Option<f64> {
     let rest = &text[text.find(label)? + label.len()..];
     rest.split_whitespace()
         .next()?

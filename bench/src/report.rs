@@ -3,7 +3,10 @@
 use std::fmt::Write;
 
 use crate::{
+    backends::Case,
+    bulk::Bulk,
     measure::{Cost, Ratio},
+    signing::Signature,
     table::TableCost,
 };
 
@@ -12,6 +15,10 @@ pub(crate) struct Report {
     rows: Vec<(String, Option<Cost>, Cost)>,
     ratios: Vec<(String, Ratio)>,
     pub(crate) table: Option<TableCost>,
+    /// Instructions of a request to each type of backend.
+    pub(crate) backends: Vec<(Case, f64)>,
+    pub(crate) signatures: Vec<Signature>,
+    pub(crate) bulk: Vec<Bulk>,
 }
 
 impl Report {
@@ -27,8 +34,77 @@ impl Report {
         self.ratios.push((name.to_owned(), ratio));
     }
 
-    /// The rows as Markdown.
+    /// What was measured, as Markdown.
     pub(crate) fn text(&self) -> String {
+        let mut out = String::new();
+        if !self.rows.is_empty() || self.table.is_some() {
+            out.push_str(&self.whole());
+        }
+        if !self.backends.is_empty() {
+            out.push_str(&self.backends());
+        }
+        if !self.signatures.is_empty() {
+            out.push_str(&self.signatures());
+        }
+        if !self.bulk.is_empty() {
+            out.push_str(&self.bulk());
+        }
+        out
+    }
+
+    fn backends(&self) -> String {
+        let mut out = String::from(BACKENDS);
+        for (case, count) in &self.backends {
+            let beside = case.beside.and_then(|name| {
+                let (beside, count) = self.backends.iter().find(|(it, _)| it.name == name)?;
+                Some((beside.name, *count))
+            });
+            let over = beside.map_or("–".to_owned(), |(name, of)| {
+                format!("{:+.0} to `{name}`", count - of)
+            });
+            let _ = writeln!(
+                out,
+                "| `{}` | {} | {count:.0} | {over} |",
+                case.name, case.about
+            );
+        }
+        out
+    }
+
+    fn signatures(&self) -> String {
+        let mut out = String::from(SIGNATURES);
+        for of in &self.signatures {
+            let _ = writeln!(
+                out,
+                "| {} | {:.0} | {:.0} | {:.0} | {:.1} |",
+                of.about,
+                of.instructions,
+                of.hashing,
+                of.instructions - of.hashing,
+                of.blocks
+            );
+        }
+        out
+    }
+
+    fn bulk(&self) -> String {
+        let mut out = String::from(BULK);
+        let ratio = |[low, median, high]: [f64; 3]| format!("{median:.2} ({low:.2} to {high:.2})");
+        for of in &self.bulk {
+            let _ = writeln!(
+                out,
+                "| {} | {:.0} MiB | {:.0} MiB | {} | {} |",
+                of.action,
+                of.memory / MIB,
+                of.memory_before / MIB,
+                ratio(of.to_default),
+                ratio(of.to_streaming),
+            );
+        }
+        out
+    }
+
+    fn whole(&self) -> String {
         let mut out = String::from(
             "| scenario | nginx, instructions | ours, instructions | ratio | nginx, system calls | ours, system calls |\n| --- | --- | --- | --- | --- | --- |\n",
         );
@@ -109,6 +185,38 @@ fn describe(name: &str) -> &str {
         other => other,
     }
 }
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+const BACKENDS: &str = "
+## Types of backend
+
+One gateway with an Api for each row; every backend is the same nginx, which answers 1 KiB. Callers send GET, or a JSON body of 176 bytes. User-mode
+instructions of one request, from the caller's first byte to the last of the answer, and what they are more than those of the row it is compared with.
+
+| case | what | instructions | more |
+| --- | --- | --- | --- |
+";
+
+const SIGNATURES: &str = "
+## Signatures by themselves
+
+What the signing code takes, in a program that does nothing else, with the key ready. Hashing is in software here: with SHA instructions
+a block costs a small part of it.
+
+| signature | instructions | of them hashing | the rest | blocks of 64 bytes |
+| --- | --- | --- | --- | --- |
+";
+
+const BULK: &str = "
+## Objects of 1 GiB
+
+Through an Api of type OSS (V4), one at a time, one worker; nginx proxies the same to the same store. Bytes for a second of processor time (user and
+system), ours to nginx's: three rounds in turn, the median, and the lowest and highest. Memory is the most that was resident (`VmHWM`), program included.
+
+| action | most memory | before the first | to nginx with its defaults | to nginx, buffering off, buffers of 64 KiB |
+| --- | --- | --- | --- | --- |
+";
 
 const HEAD: &str = "# Benchmark
 
