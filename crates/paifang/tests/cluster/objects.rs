@@ -1,9 +1,15 @@
 //! Objects and what is said about them: conditions, releases, bad edits.
 
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use anyhow::Context as _;
 use serde_json::json;
 
 use crate::site::{PATIENCE, Site, all, find, group, mock};
-use paifang_testkit::{eventually, repository};
+use paifang_testkit::{eventually, program, repository};
 
 const KINDS: [(&str, &str); 6] = [
     ("apigroup", "weather"),
@@ -51,6 +57,64 @@ fn every_kind_turns_ready_and_kubectl_shows_it() {
         "all 2 ready gateways serve it"
     );
     site.all_answer("demo.localtest", "/hello", 200, "world");
+    plane
+        .kubectl(&["delete", "namespace", &namespace, "--wait=false"])
+        .unwrap();
+}
+
+/// What the library of Flux and Helm makes of every object of ours in a namespace: a line each.
+fn kstatus(site: &Site, namespace: &str) -> String {
+    let listed = site
+        .plane()
+        .kubectl(&["get", "paifang", "-n", namespace, "-o", "json"])
+        .unwrap();
+    let mut child = Command::new(program("paifang-kstatus").unwrap())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(listed.as_bytes()).unwrap();
+    drop(input);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn kstatus_agrees_with_ready() {
+    let site = Site::shared();
+    let plane = site.plane();
+    let namespace = plane.namespace().unwrap();
+    plane
+        .admin()
+        .apply_path(&namespace, &repository().join("config/quickstart"))
+        .unwrap();
+    eventually("kstatus calls every object current", PATIENCE, || {
+        let said = kstatus(site, &namespace);
+        for (kind, _) in KINDS {
+            let of_kind = |line: &&str| line.to_lowercase().starts_with(&format!("{kind} "));
+            anyhow::ensure!(said.lines().any(|line| of_kind(&line)), "no {kind}: {said}");
+        }
+        let current = |line: &str| line.contains(" Current ");
+        anyhow::ensure!(said.lines().all(current), "{said}");
+        Ok(())
+    });
+    // An edit that cannot be right: nothing that waits for it may go on.
+    site.patch(
+        &namespace,
+        "apis",
+        "hello",
+        json!({"spec": {"groupRef": {"name": "nobody"}}}),
+    );
+    eventually("kstatus says that it is not", PATIENCE, || {
+        let said = kstatus(site, &namespace);
+        let hello = said.lines().find(|line| line.starts_with("Api hello "));
+        let hello = hello.context("no hello")?;
+        anyhow::ensure!(hello.starts_with("Api hello InProgress "), "{hello}");
+        anyhow::ensure!(hello.contains("nobody"), "{hello}");
+        Ok(())
+    });
     plane
         .kubectl(&["delete", "namespace", &namespace, "--wait=false"])
         .unwrap();
