@@ -13,7 +13,7 @@ use std::{net::SocketAddr, pin::Pin, time::Duration};
 use paifang_model::ObjectName;
 use paifang_proxy::{Change, Endpoints, Ready};
 use serde_json::json;
-use support::{Recorded, bench, body, header, listen, ok, read_request, run};
+use support::{Bench, Recorded, bench, body, header, listen, ok, read_request, run};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
@@ -33,6 +33,25 @@ macro_rules! answering {
         }
         serve
     }};
+}
+
+/// A bench whose backend is port `port` of a Service, with the address of what answers; the Service has no endpoints yet.
+async fn service(backend: support::Backend, port: &str) -> (Bench, SocketAddr) {
+    let mut live = String::new();
+    let bench = bench(backend, |group| {
+        let target = &mut group["backends"][0]["target"];
+        live = target["address"].as_str().unwrap().to_owned();
+        *target = json!({"type": "vpc", "scheme": "HTTP", "host": "svc", "endpoints": {"service": {"name": "a/b", "port": port}}});
+    })
+    .await;
+    (bench, live.trim_start_matches("http://").parse().unwrap())
+}
+
+/// The endpoints of the Service from now on, of a port of this name.
+fn endpoints(bench: &Bench, port: &str, ready: Ready) {
+    let service = ObjectName::new("a", "b");
+    let endpoints: Endpoints = [(service, port, ready)].into_iter().collect();
+    bench.shared.endpoints.store(endpoints.into());
 }
 
 #[test]
@@ -311,16 +330,8 @@ fn services_without_endpoints_say_so_and_dead_ones_are_passed_over() {
 #[test]
 fn near_endpoints_are_asked_and_far_ones_when_none_is_near_or_one_fails() {
     run(|| async {
-        let mut live = String::new();
-        let bench = bench(ok, |group| {
-            let backend = &mut group["backends"][0]["target"];
-            live = backend["address"].as_str().unwrap().to_owned();
-            *backend = json!({"type": "vpc", "scheme": "HTTP", "host": "svc", "endpoints": {"service": {"name": "a/b", "port": "web"}}});
-        })
-        .await;
-        let live: SocketAddr = live.trim_start_matches("http://").parse().unwrap();
+        let (bench, live) = service(ok, "web").await;
         let dead: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        let service = ObjectName::new("a", "b");
         for (port, near, far, attempts) in [
             ("web", vec![live], vec![dead], Some(1)),
             ("web", vec![], vec![live], Some(1)),
@@ -332,8 +343,7 @@ fn near_endpoints_are_asked_and_far_ones_when_none_is_near_or_one_fails() {
                 near: near.clone(),
                 far: far.clone(),
             };
-            let endpoints: Endpoints = [(service.clone(), port, ready)].into_iter().collect();
-            bench.shared.endpoints.store(endpoints.into());
+            endpoints(&bench, port, ready);
             for _ in 0..20 {
                 let answer = bench.send(GET).await;
                 let attempted = bench.log.0.borrow().last().unwrap().attempts;
@@ -378,20 +388,9 @@ fn an_endpoint_is_busy_until_its_answers_have_ended() {
         })
     }
     run(|| async {
-        let mut first = String::new();
-        let bench = bench(streaming, |group| {
-            let backend = &mut group["backends"][0]["target"];
-            first = backend["address"].as_str().unwrap().to_owned();
-            *backend = json!({"type": "vpc", "scheme": "HTTP", "host": "svc", "endpoints": {"service": {"name": "a/b", "port": ""}}});
-        })
-        .await;
+        let (bench, first) = service(streaming, "").await;
         let (second, asked_second) = listen(streaming).await;
-        let first: SocketAddr = first.trim_start_matches("http://").parse().unwrap();
-        let ready = Ready::alike(vec![first, second]);
-        let endpoints: Endpoints = [(ObjectName::new("a", "b"), "", ready)]
-            .into_iter()
-            .collect();
-        bench.shared.endpoints.store(endpoints.into());
+        endpoints(&bench, "", Ready::alike(vec![first, second]));
         let bench = std::rc::Rc::new(bench);
         let endless = std::rc::Rc::clone(&bench);
         tokio::task::spawn_local(async move {
@@ -419,24 +418,15 @@ fn an_endpoint_is_busy_until_its_answers_have_ended() {
 #[test]
 fn an_endpoint_that_cannot_be_reached_is_left_out_and_tried_again() {
     run(|| async {
-        let mut live = String::new();
-        let bench = bench(ok, |group| {
-            let backend = &mut group["backends"][0]["target"];
-            live = backend["address"].as_str().unwrap().to_owned();
-            *backend = json!({"type": "vpc", "scheme": "HTTP", "host": "svc", "endpoints": {"service": {"name": "a/b", "port": ""}}});
-        })
-        .await;
+        let (bench, live) = service(ok, "").await;
         // A port that is taken, and where nobody listens yet.
         let late = tokio::net::TcpSocket::new_v4().unwrap();
         late.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let ready = Ready {
             near: vec![late.local_addr().unwrap()],
-            far: vec![live.trim_start_matches("http://").parse().unwrap()],
+            far: vec![live],
         };
-        let endpoints: Endpoints = [(ObjectName::new("a", "b"), "", ready)]
-            .into_iter()
-            .collect();
-        bench.shared.endpoints.store(endpoints.into());
+        endpoints(&bench, "", ready);
         for sent in 1..=5 {
             assert!(bench.log.1.borrow().is_empty(), "before request {sent}");
             assert!(bench.send(GET).await.starts_with("HTTP/1.1 200"));

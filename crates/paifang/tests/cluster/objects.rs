@@ -20,15 +20,22 @@ const KINDS: [(&str, &str); 6] = [
     ("domainbinding", "demo-localtest"),
 ];
 
+/// The folder that README begins with, in a namespace of the test's own.
+fn quickstart() -> (&'static Site, String) {
+    let site = Site::shared();
+    let namespace = site.plane().namespace().unwrap();
+    let folder = repository().join("config/quickstart");
+    site.plane()
+        .admin()
+        .apply_path(&namespace, &folder)
+        .unwrap();
+    (site, namespace)
+}
+
 #[test]
 fn every_kind_turns_ready_and_kubectl_shows_it() {
-    let site = Site::shared();
+    let (site, namespace) = quickstart();
     let plane = site.plane();
-    let namespace = plane.namespace().unwrap();
-    plane
-        .admin()
-        .apply_path(&namespace, &repository().join("config/quickstart"))
-        .unwrap();
     for (kind, name) in KINDS {
         plane
             .admin()
@@ -83,13 +90,8 @@ fn kstatus(site: &Site, namespace: &str) -> String {
 
 #[test]
 fn kstatus_agrees_with_ready() {
-    let site = Site::shared();
+    let (site, namespace) = quickstart();
     let plane = site.plane();
-    let namespace = plane.namespace().unwrap();
-    plane
-        .admin()
-        .apply_path(&namespace, &repository().join("config/quickstart"))
-        .unwrap();
     eventually("kstatus calls every object current", PATIENCE, || {
         let said = kstatus(site, &namespace);
         for (kind, _) in KINDS {
