@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 import yaml
@@ -197,6 +198,30 @@ def tool(name):
     if not found:
         raise FileNotFoundError(f"{name} is missing: run e2e/setup.sh")
     return found
+
+
+class Isolated:
+    """Programs that listen on ports of their own choice: in a network of their own, in which `port` is reached by way of this one's. They are told
+    nothing of each other; what they print is in `log`."""
+
+    def __init__(self, log, inner_port, *commands, environment=()):
+        self.log, words = log, [word for command in commands for word in ("--", *command)]
+        with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, log.open("wb") as output:
+            self.port, descriptor = listener.getsockname()[1], listener.fileno()
+            command = ["unshare", "--user", "--map-root-user", "--net", sys.executable, REPO / "e2e/within.py", descriptor, inner_port, *words]
+            self.process = subprocess.Popen([str(word) for word in command], stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                                            pass_fds=[descriptor], start_new_session=True, env={**os.environ, **dict(environment)})
+        deadline = time.monotonic() + 60
+        while "ready\n" not in self.text():
+            assert self.process.poll() is None and time.monotonic() < deadline, self.text()
+            time.sleep(0.02)
+
+    def text(self):
+        return self.log.read_text("utf-8", "replace")
+
+    def stop(self):
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(20)
 
 
 def echo_of(text):

@@ -7,7 +7,8 @@
 #   .cache/aliyun-sign   the Python client that cannot share a folder with the other one
 #   .cache/sdk           the official SDKs of Function Compute and EventBridge, which cannot all share a folder
 #   .cache/bin           h2spec, kubectl-validate, helm-unittest, versitygw (Go), cargo-deny (Rust); kubectl and helm (npm);
-#                        Kubernetes in one program, its DNS, Argo CD in one program, sinks of CloudEvents, kstatus (Go, in folders of e2e)
+#                        Kubernetes in one program, its DNS, Argo CD in one program, sinks of CloudEvents, kstatus, Knative's queue-proxy (Go, in
+#                        folders of e2e)
 #   e2e/clients          the Node.js client in node_modules, the Java client in target
 #
 # Nothing is installed for the whole machine but Debian packages, and those only as root.
@@ -164,7 +165,8 @@ go_program() {
 # A package of another module is pinned by go.sum.
 go_state() { (cd "$1" && go version && sha256sum go.mod go.sum && { [ ! -d "$2" ] || sha256sum "$2"/*.go; }); }
 
-# The programs of a Kubernetes node in one (e2e/cluster), its DNS (e2e/dns), and what pods run, receivers of CloudEvents (e2e/sink, e2e/display) among it. Without their version nodes and Helm's kubeVersion would not be right.
+# The programs of a Kubernetes node in one (e2e/cluster), its DNS (e2e/dns), and what pods run; receivers of CloudEvents (e2e/sink, e2e/display) and
+# Knative's queue-proxy (e2e/queue). Without their version nodes and Helm's kubeVersion would not be right.
 setup_cluster() {
   local version
   version=$(sed -n 's|^\tk8s.io/kubernetes v||p' "$root/e2e/cluster/go.mod")
@@ -175,6 +177,7 @@ setup_cluster() {
   go_program sink . paifang-sink
   go_program kstatus . paifang-kstatus
   go_program display knative.dev/eventing/cmd/event_display event_display
+  go_program queue knative.dev/serving/cmd/queue queue-proxy "" "a minute"
 }
 
 # The one definition of Gateway API that Paifang reads objects of; a cluster of users has it.

@@ -2,9 +2,7 @@
 functions-framework."""
 
 import json
-import os
 import pathlib
-import signal
 import socket
 import subprocess
 import sys
@@ -60,27 +58,16 @@ def sink(tmp_path_factory):
     sink.stop()
 
 
-class Display:
-    """Knative's event_display. It listens on port 8080 of all addresses, so it gets a network of its own, with one way in."""
+class Display(paifang.Isolated):
+    """Knative's event_display."""
 
     def __init__(self, home):
-        self.log = home / "event_display.log"
-        with socket.create_server(("127.0.0.1", 0)) as listener, self.log.open("wb") as log:
-            self.port = listener.getsockname()[1]
-            command = ["unshare", "--user", "--map-root-user", "--net", "--kill-child", sys.executable, REPO / "e2e/display/within.py",
-                       listener.fileno(), paifang.tool("event_display")]
-            self.process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                                            pass_fds=[listener.fileno()], start_new_session=True)
-        assert upstreams.until(lambda: "ready" in self.log.read_text(), 60), self.log.read_text()
-
-    def stop(self):
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(20)
+        super().__init__(home / "event_display.log", 8080, [paifang.tool("event_display")])
 
     def events(self):
         """What it printed: attributes by name, and `data`, of each event."""
         found = []
-        for text in self.log.read_text().split("☁️  cloudevents.Event\n")[1:]:
+        for text in self.text().split("☁️  cloudevents.Event\n")[1:]:
             attributes, _, data = text.partition("Data,\n")
             pairs = (line.strip().split(": ", 1) for line in attributes.splitlines() if ": " in line)
             found.append(dict(pairs) | {"data": json.loads(data)})
@@ -174,7 +161,7 @@ def test_knative_displays_the_event(gateway, display, mode):
     before = len(display.events())
     answer = post(gateway, f"/knative-{mode}/7?a=1", "杭州".encode(), ("Content-Type", "text/plain; charset=utf-8"))
     assert answer.status == 200, answer
-    assert upstreams.until(lambda: len(display.events()) > before), display.log.read_text()
+    assert upstreams.until(lambda: len(display.events()) > before), display.text()
     event = display.events()[-1]
     # It would print what is wrong under `Validation`.
     expected = {"Validation": None, "specversion": "1.0", "type": "com.example.order", "source": "/shop", "subject": "orders/7",
