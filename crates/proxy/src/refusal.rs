@@ -367,6 +367,7 @@ impl Refusal {
             Code::D504CO,
             format!("Backend service connect failed `{reason}`"),
         )
+        .detail(reason)
     }
 
     /// No TLS with the backend.
@@ -375,6 +376,7 @@ impl Refusal {
             Code::D504CS,
             format!("Backend http ssl connect failed `{reason}`"),
         )
+        .detail(reason)
     }
 
     /// The backend did not answer in time.
@@ -393,6 +395,7 @@ impl Refusal {
             Code::N502RE,
             format!("Backend service response invalid `{reason}`"),
         )
+        .detail(reason)
     }
 
     /// A function failed, or its answer is not in the documented form.
@@ -401,11 +404,12 @@ impl Refusal {
             Code::D502FC,
             format!("Function Compute response invalid: {reason}"),
         )
+        .detail(reason)
     }
 
     /// An event was not taken.
     pub fn event(reason: &str) -> Self {
-        Self::new(Code::D502EV, format!("Event not delivered: {reason}"))
+        Self::new(Code::D502EV, format!("Event not delivered: {reason}")).detail(reason)
     }
 
     /// The object store takes the gateway's signature for a wrong one. Which of clock, access key and region it is goes to the log only.
