@@ -208,6 +208,9 @@ fn line(out: &mut Vec<u8>, clock: &mut Clock, record: &Record) {
         number(out, "received_bytes", received);
     }
     flag(out, "cut", record.cut);
+    if record.cut_by_backend {
+        text(out, "cut_by", "backend");
+    }
     out.extend_from_slice(b"}\n");
 }
 

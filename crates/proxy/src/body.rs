@@ -220,6 +220,8 @@ struct Finish {
     trailers: Option<Rc<Trailers>>,
     /// Made when the backend first makes us wait.
     sleep: Option<Pin<Box<Sleep>>>,
+    /// What cut the answer, while what came before it is written.
+    broken: Option<hyper::Error>,
 }
 
 /// How long an answer may take.
@@ -249,6 +251,7 @@ impl Body {
                 time: Time::Any,
                 trailers: None,
                 sleep: None,
+                broken: None,
             })),
         }
     }
@@ -271,6 +274,7 @@ impl Body {
                 time,
                 trailers: Some(trailers),
                 sleep: None,
+                broken: None,
             })),
         }
     }
@@ -291,6 +295,10 @@ impl Body {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(error) = self.finish.as_mut().and_then(|it| it.broken.take()) {
+            self.cut();
+            return Poll::Ready(Some(Err(error.into())));
+        }
         let Inner::Backend(incoming) = &mut self.inner else {
             return Poll::Ready(None);
         };
@@ -312,8 +320,14 @@ impl Body {
                     }
                 },
                 Poll::Ready(Some(Err(error))) => {
-                    self.cut();
-                    return Poll::Ready(Some(Err(error.into())));
+                    let Some(finish) = &mut self.finish else {
+                        return Poll::Ready(Some(Err(error.into())));
+                    };
+                    // An error drops what the connection has not written yet, which may be all of the head. So it waits for a turn:
+                    // a client that sees no byte of an answer may take its request for one that was never looked at, and repeat it.
+                    finish.broken = Some(error);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
                 Poll::Ready(None) => {
                     self.inner = Inner::Empty;
@@ -342,6 +356,7 @@ impl Body {
     fn cut(&mut self) {
         if let Some(finish) = &mut self.finish {
             finish.record.cut = true;
+            finish.record.cut_by_backend = true;
             finish.lease = None;
         }
     }

@@ -59,6 +59,8 @@ pub struct Record {
     pub received_bytes: Option<u64>,
     /// Whether the answer ended early: the backend broke off, or the client left.
     pub cut: bool,
+    /// Whether it was the backend that ended it: it broke off, or took longer than it may.
+    pub cut_by_backend: bool,
 }
 
 /// Receives every request once it is over.

@@ -528,6 +528,7 @@ impl Record {
             sent_bytes: 0,
             received_bytes: None,
             cut: false,
+            cut_by_backend: false,
         }
     }
 }

@@ -131,13 +131,16 @@ fn failures_have_their_codes() {
 #[test]
 fn a_cut_body_never_looks_complete() {
     run(|| async {
-        let rows: [support::Backend; 2] = [
+        let rows: [support::Backend; 4] = [
             answering!(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"),
+            answering!(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"),
             answering!(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"),
+            answering!(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
         ];
         for backend in rows {
             let bench = bench(backend, |_| {}).await;
             let answer = bench.send(GET).await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
             assert!(!answer.ends_with("0\r\n\r\n"), "{answer}");
             assert!(bench.log.0.borrow()[0].cut);
         }

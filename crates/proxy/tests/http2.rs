@@ -182,6 +182,42 @@ fn a_request_that_the_peer_may_have_looked_at_is_not() {
     });
 }
 
+/// Ends the stream with an error right behind the head of its answer, in one piece: both are seen at once.
+fn breaking_in_body(stream: TcpStream, asked: Recorded) -> Task {
+    Box::pin(async move {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        asked.borrow_mut().push("connected".to_owned());
+        let mut stream = stream;
+        // SETTINGS, empty.
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        stream.write_all(&settings).await.unwrap();
+        let mut seen = Vec::new();
+        while !seen
+            .windows(4)
+            .any(|frame| frame == [1, 5, 0, 0] || frame == [1, 4, 0, 0])
+        {
+            assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0);
+        }
+        // HEADERS with `:status: 200`, and RST_STREAM with INTERNAL_ERROR (RFC 9113 §6.2, §6.4).
+        let head = [0, 0, 1, 1, 4, 0, 0, 0, 1, 0x88];
+        let reset = [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 2];
+        let both = [&head[..], &reset[..]].concat();
+        stream.write_all(&both).await.unwrap();
+        while !matches!(stream.read_buf(&mut seen).await, Ok(0) | Err(_)) {}
+    })
+}
+
+#[test]
+fn the_head_of_an_answer_that_is_cut_at_once_arrives() {
+    run(|| async {
+        let bench = http2(breaking_in_body).await;
+        let answer = bench.send(GET).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+        assert!(!answer.ends_with("0\r\n\r\n"), "{answer}");
+        assert!(bench.log.0.borrow()[0].cut);
+    });
+}
+
 /// Answers one request and leaves at once, with `GOAWAY`.
 fn leaving(stream: TcpStream, asked: Recorded) -> Task {
     Box::pin(async move {

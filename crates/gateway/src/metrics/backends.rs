@@ -46,6 +46,7 @@ struct Counts {
     connections: Count,
     waited_ns: Count,
     answers: [Count; CLASSES.len()],
+    cut: Count,
     errors: PerCode,
 }
 
@@ -139,6 +140,9 @@ impl Backends {
         let connections = |series: &Series| series.sum(|it| &it.connections);
         let help = "Connections opened to a backend; the other attempts used one again";
         encode(&all, "backend_connections", help, out, connections)?;
+        let cut = |series: &Series| series.sum(|it| &it.cut);
+        let help = "Answers that a backend cut in their body, or took too long for";
+        encode(&all, "backend_cut", help, out, cut)?;
         encode_waited(&all, out)?;
         let mut metric = out.encode_descriptor(
             "backend_duration_seconds",
@@ -185,6 +189,9 @@ impl Known {
             counts
                 .waited_ns
                 .add(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX));
+        }
+        if record.cut_by_backend {
+            counts.cut.add(1);
         }
         match &record.refusal {
             Some(refusal) if refusal.code.fault() == Fault::Backend => {
