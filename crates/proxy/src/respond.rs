@@ -86,6 +86,8 @@ pub(crate) fn respond(
             head.map(|()| Body::own(Bytes::new(), record, observer))
         }
     };
+    // Ours, whatever the backend speaks (RFC 9110 §2.5). In the form of HTTP/1.0 a body would end with the connection, cut or whole.
+    *response.version_mut() = http::Version::HTTP_11;
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
     if via_sub_domain {

@@ -148,6 +148,19 @@ fn a_cut_body_never_looks_complete() {
 }
 
 #[test]
+fn the_answer_of_an_older_backend_is_told_in_our_own_version() {
+    run(|| async {
+        let bench = bench(answering!(b"HTTP/1.0 200 OK\r\n\r\nabc"), |_| {}).await;
+        let answer = bench.send(GET).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(
+            answer.ends_with("3\r\nabc\r\n0\r\n\r\n"),
+            "its end is said: {answer}"
+        );
+    });
+}
+
+#[test]
 fn unreachable_backends_are_told_apart() {
     run(|| async {
         let rows = [
