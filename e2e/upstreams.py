@@ -7,13 +7,21 @@ import time
 
 
 class Upstream:
-    """A TCP server on a port of its own. `serve(connection, number)` is called in a thread for each connection."""
+    """A TCP server on a port of its own. `serve(connection, number)` is called in a thread for each connection.
 
-    def __init__(self, serve):
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+    One that is not `listening` keeps its port and refuses connections until it is told to `listen`."""
+
+    def __init__(self, serve, listening=True):
+        self.listener = socket.socket()
+        self.listener.bind(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self._serve, self._open, self._count = serve, set(), 0
         self._lock = threading.Lock()
+        if listening:
+            self.listen()
+
+    def listen(self):
+        self.listener.listen(256)
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self):
