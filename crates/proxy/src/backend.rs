@@ -152,6 +152,14 @@ pub(crate) trait Kind: Send + Sync {
     fn may_repeat(&self, _outcome: Option<StatusCode>) -> bool {
         false
     }
+
+    /// Makes a request ready to be sent again: what may be said once only is said anew.
+    ///
+    /// # Errors
+    /// The refusal that the caller gets.
+    fn renew(&self, _call: &Call<'_>, _request: &mut Request<Outgoing>) -> Result<(), Refusal> {
+        Ok(())
+    }
 }
 
 // === impl Backend ===

@@ -8,7 +8,7 @@
 
 mod support;
 
-use std::pin::Pin;
+use std::{collections::BTreeSet, pin::Pin};
 
 use serde_json::{Value, json};
 use support::{Bench, Recorded, bench, body, first_line, header, read_request, run};
@@ -523,18 +523,51 @@ fn a_bus_of_alibabas_gets_a_signed_batch_of_one() {
         assert_eq!(event["datacontenttype"], "application/json");
         assert_eq!(event["data"]["body"], "hello");
 
-        let rows: [(support::Backend, &str); 3] = [
-            (answering!(NOT_PUT), "the bus refused it"),
-            (answering!(BUSY), "the bus is busy"),
-            (answering!(OK), "the bus's answer cannot be read"),
-        ];
-        for (backend, reason) in rows {
-            let bus = signed(backend, target()).await;
+        not_taken(
+            &target,
+            &[
+                (answering!(NOT_PUT), "the bus refused it", 1),
+                (answering!(BUSY), "the bus is busy", 3),
+                (answering!(OK), "the bus's answer cannot be read", 1),
+            ],
+        )
+        .await;
+    });
+}
+
+/// Calls of buses that do not take the event: what callers are told, and how often it is sent.
+async fn not_taken(target: &dyn Fn() -> Value, rows: &[(support::Backend, &str, usize)]) {
+    for (backend, reason, times) in rows {
+        let bus = signed(*backend, target()).await;
+        let answer = bus.send(&request("", "hello")).await;
+        assert_eq!(code(&answer).as_deref(), Some("D502EV"), "{answer}");
+        let message = header(&answer, "x-ca-error-message").unwrap();
+        assert!(message.contains(reason), "{message}");
+        assert!(!message.contains("EventBusNotExist"), "that is for the log");
+        assert_eq!(bus.asked.borrow().len(), *times, "{reason}");
+    }
+}
+
+#[test]
+fn an_event_for_a_bus_is_sent_again_with_the_same_id_and_signed_anew() {
+    run(|| async {
+        for (api, taken) in [("Data", PUT), ("Control", CONTROL)] {
+            let target = json!({"type": "event", "path": "/", "source": "my.app", "alibaba": {"bus": "orders", "api": api, "credentials": "demo/fc"}});
+            let backend: support::Backend = match taken {
+                PUT => answering!(BUSY, "", PUT),
+                _ => answering!(BUSY, "", CONTROL),
+            };
+            let bus = signed(backend, target).await;
             let answer = bus.send(&request("", "hello")).await;
-            assert_eq!(code(&answer).as_deref(), Some("D502EV"), "{answer}");
-            let message = header(&answer, "x-ca-error-message").unwrap();
-            assert!(message.contains(reason), "{message}");
-            assert_eq!(bus.asked.borrow().len(), 1, "{reason}: sent once");
+            assert_eq!(code(&answer), None, "{answer}");
+            let asked = bus.asked.borrow();
+            assert_eq!(asked.len(), 3, "{api}");
+            let bodies: BTreeSet<_> = asked.iter().map(|asked| body(asked)).collect();
+            assert_eq!(bodies.len(), 1, "{api}: the same event");
+            for name in ["x-acs-signature-nonce", "authorization"] {
+                let said: BTreeSet<_> = asked.iter().map(|asked| header(asked, name)).collect();
+                assert_eq!(said.len(), 3, "{api}: {name} is said once");
+            }
         }
     });
 }
@@ -583,23 +616,19 @@ fn the_control_api_of_a_bus_gets_a_signed_form() {
             "{asked}"
         );
 
-        let rows: [(support::Backend, &str); 4] = [
-            (answering!(PARTLY), "the bus refused it"),
-            (
-                answering!(FORBIDDEN),
-                "the gateway may not put events on the bus",
-            ),
-            (answering!(BUSY), "the bus is busy"),
-            (answering!(OK), "the bus's answer cannot be read"),
-        ];
-        for (backend, reason) in rows {
-            let bus = signed(backend, target()).await;
-            let answer = bus.send(&request("", "hello")).await;
-            assert_eq!(code(&answer).as_deref(), Some("D502EV"), "{answer}");
-            let message = header(&answer, "x-ca-error-message").unwrap();
-            assert!(message.contains(reason), "{message}");
-            assert!(!message.contains("EventBusNotExist"), "that is for the log");
-            assert_eq!(bus.asked.borrow().len(), 1, "{reason}: sent once");
-        }
+        not_taken(
+            &target,
+            &[
+                (answering!(PARTLY), "the bus refused it", 1),
+                (
+                    answering!(FORBIDDEN),
+                    "the gateway may not put events on the bus",
+                    1,
+                ),
+                (answering!(BUSY), "the bus is busy", 3),
+                (answering!(OK), "the bus's answer cannot be read", 1),
+            ],
+        )
+        .await;
     });
 }

@@ -112,6 +112,7 @@ pub(crate) async fn dispatch(
             Some(again) if !exchange.is_over_in(pause) => {
                 tokio::time::sleep(pause).await;
                 request = again;
+                kind.renew(call, &mut request)?;
             }
             _ => {
                 let (answer, lease) = answer?;

@@ -154,7 +154,14 @@ impl Kind for Event {
     }
 
     fn may_repeat(&self, outcome: Option<StatusCode>) -> bool {
-        self.bus.is_none() && outcome.is_none_or(is_passing)
+        outcome.is_none_or(is_passing)
+    }
+
+    /// The same event, with the same id; a signature's nonce counts once.
+    fn renew(&self, call: &Call<'_>, request: &mut Request<Outgoing>) -> Result<(), Refusal> {
+        self.bus
+            .as_ref()
+            .map_or(Ok(()), |bus| bus.sign(call, request))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A bus of Alibaba EventBridge: one event a call, by PutEvents of its data API (`POST /openapi/putEvents`) or of its control API
 //! (`POST /`).
 //!
-//! Requests and signatures are those of the official clients; the live service was not asked. A request is signed once and never sent
+//! Requests and signatures are those of the official clients; the live service was not asked. An event that is sent again is signed
 //! again: what the bus makes of a nonce that it has seen is not documented.
 
 use http::{
@@ -102,7 +102,7 @@ impl Bus {
         form.replace("%20", "+").into_bytes()
     }
 
-    /// Signs a request that stands as it will be sent.
+    /// Signs a request that stands as it will be sent, or signs it again with another nonce.
     pub(super) fn sign(
         &self,
         call: &Call<'_>,
