@@ -62,7 +62,7 @@ setup_sdks() {
   for list in "$root"/e2e/clients/alibaba/*.txt; do
     home=$cache/sdk/$(basename "$list" .txt)
     cmp -s "$home/.installed" "$list" && continue
-    say "Python packages: .cache/sdk/$(basename "$home")"
+    say "Python packages: .cache/sdk/$(basename "$home") (half a minute)"
     rm -rf "$home"
     "$cache/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --target "$home" -r "$list"
     cp "$list" "$home/.installed"
@@ -92,6 +92,7 @@ setup_slow() {
     say "h2spec (Go, seconds)"
     GOBIN=$cache/bin nice -n 10 go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
   fi
+  setup_sdks
   setup_object_store
   if ! command -v kubectl-validate >/dev/null; then
     say "kubectl-validate (Go, about four minutes)"
@@ -202,7 +203,6 @@ setup_quick() {
   command -v cargo >/dev/null || missing "Rust" "Install the toolchain that rust-toolchain.toml names."
   command -v go >/dev/null || missing "Go" "Go 1.25 or newer builds the cluster of the tests and other tools; Debian's own is older."
   setup_python
-  setup_sdks
   setup_node
   setup_java
   setup_containers
