@@ -29,7 +29,8 @@ pub(super) enum Why {
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     waiting: BTreeMap<ObjectId, (Why, Instant)>,
-    order: BTreeSet<(Why, Instant, ObjectId)>,
+    edited: BTreeSet<(Instant, ObjectId)>,
+    followed: BTreeSet<(Instant, ObjectId)>,
     turns: u32,
 }
 
@@ -44,9 +45,9 @@ impl Queue {
             if place == (then, at) {
                 return;
             }
-            self.order.remove(&(then, at, id.clone()));
+            self.order(then).remove(&(at, id.clone()));
         }
-        self.order.insert((place.0, place.1, id.clone()));
+        self.order(place.0).insert((place.1, id.clone()));
         self.waiting.insert(id, place);
     }
 
@@ -62,25 +63,28 @@ impl Queue {
         } else {
             [Why::Edited, Why::Followed]
         };
-        let found = first
+        let id = first
             .into_iter()
-            .find_map(|why| self.next(why, now, busy))?;
+            .find_map(|why| self.take_of(why, now, busy))?;
         self.turns = self.turns.wrapping_add(1);
-        self.order.remove(&found);
-        self.waiting.remove(&found.2);
-        Some(found.2)
+        self.waiting.remove(&id);
+        Some(id)
     }
 
-    fn next(
-        &self,
-        why: Why,
-        now: Instant,
-        busy: &BTreeSet<ObjectId>,
-    ) -> Option<(Why, Instant, ObjectId)> {
+    fn take_of(&mut self, why: Why, now: Instant, busy: &BTreeSet<ObjectId>) -> Option<ObjectId> {
+        let order = self.order(why);
         let settled = |at: &Instant| now.duration_since(*at) >= SETTLED;
-        let all = self.order.iter().skip_while(|(it, ..)| *it < why);
-        let mut due = all.take_while(|(it, at, _)| *it == why && settled(at));
-        due.find(|(.., id)| !busy.contains(id)).cloned()
+        let mut due = order.iter().take_while(|(at, _)| settled(at));
+        let found = due.find(|(_, id)| !busy.contains(id)).cloned()?;
+        order.remove(&found);
+        Some(found.1)
+    }
+
+    fn order(&mut self, why: Why) -> &mut BTreeSet<(Instant, ObjectId)> {
+        match why {
+            Why::Edited => &mut self.edited,
+            Why::Followed => &mut self.followed,
+        }
     }
 
     /// How many wait.
@@ -90,8 +94,11 @@ impl Queue {
 
     /// Forgets all.
     pub(super) fn clear(&mut self) {
-        self.waiting.clear();
-        self.order.clear();
+        let turns = self.turns;
+        *self = Self {
+            turns,
+            ..Self::default()
+        };
     }
 }
 

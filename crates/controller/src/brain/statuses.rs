@@ -16,8 +16,8 @@ use crate::{
 
 /// Statuses that are written at a time.
 const STATUSES_AT_ONCE: usize = 16;
-/// Statuses that are computed in one turn.
-const STATUSES_A_TURN: usize = 500;
+/// Statuses that are computed in one turn, so that an edit never waits for many.
+const STATUSES_A_TURN: usize = 100;
 
 impl Brain {
     pub(super) fn mark(&mut self, id: ObjectId, why: Why) {
