@@ -289,7 +289,7 @@ class Run:
         found = {}
         for labels, value in re.findall(rf"^{metric}{{([^}}]*)}} (\S+)$", self.metrics, re.M):
             labels = dict(re.findall(r'(\w+)="([^"]*)"', labels))
-            if labels["backend"] == row.label:
+            if labels["backend"] == f"default/{row.label}":
                 assert (labels["stage"], labels["type"]) == ("RELEASE", TYPES[row.name][0])
                 found[labels.get("code") or labels.get("class")] = float(value)
         return found
@@ -342,7 +342,7 @@ def test_a_request_is_not_sent_twice(run, name, stage):
 def test_a_fault_is_seen_in_log_and_metrics(run, name, stage):
     row = run.rows[name, stage]
     lines = [run.line(row.answer), run.line(row.after)]
-    assert {line["backend"] for line in lines} == {row.label}
+    assert {line["backend"] for line in lines} == {f"default/{row.label}"}
     assert run.counted("paifang_backend_attempts_total", row) == {None: sum(line["attempts"] for line in lines)}
     failed = {row.answer.code: 1} if row.answer.code else {}
     assert run.counted("paifang_backend_errors_total", row) == failed

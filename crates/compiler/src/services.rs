@@ -182,7 +182,7 @@ fn merge(
                 .stages
                 .insert(stage.to_string(), config);
         }
-        stages.insert(stage.clone(), Reached::new(&name.name, resolved));
+        stages.insert(stage.clone(), Reached::new(&name.to_string(), resolved));
     }
     Some((spec, stages))
 }

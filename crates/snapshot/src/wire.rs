@@ -398,7 +398,7 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Backend {
-    /// What to show for it: `BackendService` name, or `inline`, for logs and metrics.
+    /// What to show for it: namespace and name of the `BackendService`, or `inline`, for logs and metrics.
     pub label: String,
     /// Where and how.
     pub target: Target,
