@@ -373,6 +373,8 @@ def test_a_key_is_rotated_while_callers_call(start, folder, tmp_path):
         store.stop()
         store.start("AKID0001TEST", "SECRET0001TEST")
         assert upstreams.until(lambda: call("GET", "x").code == "D502OS")
+        metrics = wire.get(gateway.address("admin"), "/metrics", "admin").body.decode()
+        assert re.search(r'^paifang_backend_errors_total{backend="inline",stage="RELEASE",type="OSS",code="D502OS"} [1-9]', metrics, re.M), metrics
         folder.write("secret.yaml", access_key(key="AKID0001TEST", secret="SECRET0001TEST"))
         assert upstreams.until(lambda: call("GET", "x").status == 200)
         for _ in range(20):

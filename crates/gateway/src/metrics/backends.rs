@@ -194,7 +194,8 @@ impl Known {
             counts.cut.add(1);
         }
         match &record.refusal {
-            Some(refusal) if refusal.code.fault() == Fault::Backend => {
+            // What the backend does not like about the gateway counts too.
+            Some(refusal) if refusal.code.fault() != Fault::Client => {
                 counts.errors.0[refusal.code as usize].add(1);
             }
             Some(_) => {}
