@@ -1,6 +1,7 @@
 """Object stores: every action against a store that speaks S3 and refuses what is forged, and OSS's bytes against those of its SDKs."""
 
 import concurrent.futures
+import contextlib
 import datetime
 import email.utils
 import hashlib
@@ -316,6 +317,81 @@ def test_large_objects_are_streamed_both_ways(gateway, store):
     assert (read.status, hashlib.sha256(read.body).digest()) == (200, digest.digest())
     assert _memory(gateway, "VmHWM") - before < 32 << 20
     store.path("big").unlink()
+
+
+MOST_MEMORY = 64 << 20
+
+
+def _vast(size):
+    """A store whose every object has `size` bytes, and that forgets what is put."""
+    block = bytes(1 << 20)
+
+    def serve(connection, _):
+        reader = connection.makefile("rb", buffering=1 << 20)
+        while line := reader.readline():
+            length = 0
+            while (header := reader.readline()) not in (b"\r\n", b""):
+                name, _, value = header.partition(b":")
+                length = int(value) if name.lower() == b"content-length" else length
+            if line.startswith(b"GET"):
+                connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode())
+                for _ in range(size // len(block)):
+                    connection.sendall(block)
+                continue
+            while length:
+                data = reader.read(min(length, len(block)))
+                if not data:
+                    return
+                length -= len(data)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    return upstreams.Upstream(serve)
+
+
+def _skip(connection, size):
+    """Reads the head of an answer and so many bytes."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += connection.recv(65536) or pytest.fail("closed inside a head")
+    head, _, rest = head.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 "), head
+    left = size - len(rest)
+    while left:
+        data = connection.recv(min(left, 1 << 20))
+        assert data, f"{left} bytes are missing"
+        left -= len(data)
+
+
+def test_objects_of_any_size_and_slow_callers_take_at_most_64_mib(start, folder):
+    size, at_once = 256 << 20, 8
+    one, many = _vast(size), _vast(size // at_once)
+    folder.write("all.yaml", *paifang.group("objects", HOST), access_key(),
+                 *apis(oss(one.port), name="one-", prefix="/one", timeout="30s"),
+                 *apis(oss(many.port), name="many-", prefix="/many", timeout="30s"))
+    gateway = start(folder)
+
+    def ask(line, *more):
+        return "\r\n".join([f"{line} HTTP/1.1", f"Host: {HOST}", *more, "", ""]).encode()
+
+    with wire.Connection(gateway.address("http"), timeout=120) as connection:
+        connection.send(ask("GET /one/big"))
+        _skip(connection.socket, size)
+    with wire.Connection(gateway.address("http"), timeout=120) as connection:
+        connection.send(ask("PUT /one/big", f"Content-Length: {size}"))
+        block = bytes(1 << 20)
+        for _ in range(size // len(block)):
+            connection.send(block)
+        assert connection.answer("PUT").status == 200
+    # All are asked for, and read one after the other: what waits for its turn stays in the sockets.
+    with contextlib.ExitStack() as open_connections:
+        waiting = [open_connections.enter_context(wire.Connection(gateway.address("http"), timeout=120)) for _ in range(at_once)]
+        for connection in waiting:
+            connection.send(ask("GET /many/big"))
+        for connection in waiting:
+            _skip(connection.socket, size // at_once)
+    one.close()
+    many.close()
+    assert _memory(gateway, "VmHWM") <= MOST_MEMORY
 
 
 def test_a_body_may_take_longer_than_the_apis_timeout_while_it_goes_on(start, folder, store):

@@ -58,6 +58,11 @@ pub(crate) struct Exchange<'a> {
     pub(crate) progress: Option<Progress>,
 }
 
+/// Most that is read of an answer at a time, and that waits to be written of a request. The library allows itself 408 KiB, allocated anew for
+/// each piece of a large body: a few large objects at once would then take more memory than all the rest of the gateway. With less than this
+/// uploads cost more time, in smaller writes.
+const BUFFER: usize = 128 << 10;
+
 /// Why a request over HTTP/2 has no answer.
 enum Unanswered {
     /// The peer has not looked at it.
@@ -429,6 +434,7 @@ impl Exchange<'_> {
         }
         let (sender, connection) = http1::Builder::new()
             .max_header_size(head)
+            .max_buf_size(BUFFER.max(head))
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| Refusal::backend_connect("failed").detail(error))?;
