@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     folder::{HOST, Site, kind, secret},
     load::Plan,
-    measure::{Bench, Ports},
+    measure::{Bench, Count, Ports},
 };
 
 /// What is posted and put: a small order.
@@ -363,7 +363,7 @@ fn folder(site: &Site, cases: &[Case]) -> Result<PathBuf> {
 }
 
 /// Counts every case in one run of the gateway; instructions of a request.
-pub(crate) fn measure(bench: &Bench, site: &Site) -> Result<Vec<(Case, f64)>> {
+pub(crate) fn measure(bench: &Bench, site: &Site) -> Result<Vec<(Case, Count)>> {
     let cases = cases(&bench.ports());
     let plans: Vec<_> = cases.iter().map(Case::plan).collect();
     let counts = bench.count_in_turn(&folder(site, &cases)?, &plans)?;

@@ -149,7 +149,7 @@ fn nginx(bench: &Bench, store: u16, buffering: bool) -> Result<(Process, SocketA
     let off = if buffering {
         ""
     } else {
-        "proxy_buffering off; proxy_request_buffering off; proxy_buffer_size 64k; client_body_buffer_size 64k;"
+        "proxy_buffering off; proxy_request_buffering off; proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k; client_body_buffer_size 64k;"
     };
     fs::write(
         &config,

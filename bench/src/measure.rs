@@ -14,6 +14,7 @@ use crate::{
     folder::{ANSWER, HOST, Site},
     load::{CONNECTIONS, Load, Plan},
     process::{Process, free_port, run},
+    signing::hashing,
 };
 
 /// Requests before counting begins: pools are full, code is warm.
@@ -41,6 +42,14 @@ pub(crate) struct Ratio {
     pub(crate) median: f64,
     pub(crate) lowest: f64,
     pub(crate) highest: f64,
+}
+
+/// Instructions of one request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Count {
+    pub(crate) all: f64,
+    /// Those that hash for signatures: in software here.
+    pub(crate) hashing: f64,
 }
 
 /// Where the upstream listens.
@@ -140,9 +149,9 @@ impl Bench {
         self.cost(plan, |under| self.start_ours(folder, plan.tls, under))
     }
 
-    /// Instructions of a request of each plan, all in one run of our gateway. What callgrind knows of plan n is left in
+    /// Instructions of a request of each plan, and those of them that hash, all in one run of our gateway. What callgrind knows of plan n is left in
     /// `target/bench/callgrind.out.n`, for callgrind_annotate.
-    pub(crate) fn count_in_turn(&self, folder: &Path, plans: &[Plan<'_>]) -> Result<Vec<f64>> {
+    pub(crate) fn count_in_turn(&self, folder: &Path, plans: &[Plan<'_>]) -> Result<Vec<Count>> {
         let (process, address) = self.start_ours(folder, false, Under::Callgrind)?;
         let mut counts = Vec::new();
         for (at, plan) in plans.iter().enumerate() {
@@ -154,7 +163,11 @@ impl Bench {
             // Writes the counts and begins again with none.
             run(Command::new("callgrind_control").args(["-d", &process.id().to_string()]))?;
             let file = self.home.join(format!("callgrind.out.{}", at + 1));
-            counts.push(total(&file)? / as_f64(sent));
+            let all = total(&file)?;
+            counts.push(Count {
+                all: all / as_f64(sent),
+                hashing: hashing(&file)? / as_f64(sent),
+            });
         }
         process.end()?;
         Ok(counts)

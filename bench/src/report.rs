@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::{
     backends::Case,
     bulk::Bulk,
-    measure::{Cost, Ratio},
+    measure::{Cost, Count, Ratio},
     signing::Signature,
     table::TableCost,
 };
@@ -16,7 +16,7 @@ pub(crate) struct Report {
     ratios: Vec<(String, Ratio)>,
     pub(crate) table: Option<TableCost>,
     /// Instructions of a request to each type of backend.
-    pub(crate) backends: Vec<(Case, f64)>,
+    pub(crate) backends: Vec<(Case, Count)>,
     pub(crate) signatures: Vec<Signature>,
     pub(crate) bulk: Vec<Bulk>,
 }
@@ -57,15 +57,16 @@ impl Report {
         for (case, count) in &self.backends {
             let beside = case.beside.and_then(|name| {
                 let (beside, count) = self.backends.iter().find(|(it, _)| it.name == name)?;
-                Some((beside.name, *count))
+                Some((beside.name, count))
             });
-            let over = beside.map_or("–".to_owned(), |(name, of)| {
-                format!("{:+.0} to `{name}`", count - of)
+            let over = beside.map_or("– | –".to_owned(), |(name, of)| {
+                let rest = count.all - count.hashing - (of.all - of.hashing);
+                format!("{:+.0} to `{name}` | {rest:+.0}", count.all - of.all)
             });
             let _ = writeln!(
                 out,
-                "| `{}` | {} | {count:.0} | {over} |",
-                case.name, case.about
+                "| `{}` | {} | {:.0} | {:.0} | {over} |",
+                case.name, case.about, count.all, count.hashing
             );
         }
         out
@@ -192,10 +193,11 @@ const BACKENDS: &str = "
 ## Types of backend
 
 One gateway with an Api for each row; every backend is the same nginx, which answers 1 KiB. Callers send GET, or a JSON body of 176 bytes. User-mode
-instructions of one request, from the caller's first byte to the last of the answer, and what they are more than those of the row it is compared with.
+instructions of one request, from the caller's first byte to the last of the answer; how many of them hash, in software here; and how many more they
+are than those of the row it is compared with, all and without those that hash.
 
-| case | what | instructions | more |
-| --- | --- | --- | --- |
+| case | what | instructions | of them hashing | more | more, without hashing |
+| --- | --- | --- | --- | --- | --- |
 ";
 
 const SIGNATURES: &str = "

@@ -3,7 +3,7 @@
 //! Valgrind shows programs a processor without SHA instructions, so hashing is counted apart: its instructions, and how many blocks of
 //! 64 bytes they hash. What the gateway does around a signature (choosing and sorting headers, writing them) is in [`crate::backends`].
 
-use std::{hint::black_box, process::Command};
+use std::{hint::black_box, path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
 use paifang_signing::{
@@ -90,22 +90,24 @@ fn count(kind: &str, times: usize) -> Result<(f64, f64)> {
         .arg(std::env::current_exe()?)
         .args([SIGN_ONLY, kind, &times.to_string()]))?;
     let all = number_after(&output, "Collected :").context("callgrind printed no count")?;
+    let hashing = hashing(&file)?;
+    std::fs::remove_file(&file)?;
+    Ok((all, hashing))
+}
+
+/// Instructions that hash, in what callgrind wrote.
+pub(crate) fn hashing(file: &Path) -> Result<f64> {
     let table = run(Command::new("callgrind_annotate")
         .args(["--threshold=100", "--auto=no"])
-        .arg(&file))?;
-    std::fs::remove_file(&file)?;
-    let hashing = table
-        .lines()
-        .filter(|line| is_hashing(line))
+        .arg(file))?;
+    let counts = table.lines().filter(|line| is_hashing(line));
+    Ok(counts
         .filter_map(|line| {
-            line.split_whitespace()
-                .next()?
-                .replace(',', "")
-                .parse::<f64>()
-                .ok()
+            let count = line.split_whitespace().next()?;
+            count.replace(',', "").parse::<f64>().ok()
         })
-        .sum();
-    Ok((all, hashing))
+        // The sum of nothing is -0.
+        .fold(0.0, |all, count| all + count))
 }
 
 /// Whether a line of callgrind_annotate's table is of a compression function.
