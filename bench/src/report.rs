@@ -36,10 +36,12 @@ impl Report {
 
     /// What was measured, as Markdown.
     pub(crate) fn text(&self) -> String {
+        format!("{}{}", self.whole(), self.parts())
+    }
+
+    /// Types of backend, signatures, large objects.
+    fn parts(&self) -> String {
         let mut out = String::new();
-        if !self.rows.is_empty() || self.table.is_some() {
-            out.push_str(&self.whole());
-        }
         if !self.backends.is_empty() {
             out.push_str(&self.backends());
         }
@@ -105,7 +107,11 @@ impl Report {
         out
     }
 
+    /// Whole requests beside nginx's, and the table of routes.
     fn whole(&self) -> String {
+        if self.rows.is_empty() && self.table.is_none() {
+            return String::new();
+        }
         let mut out = String::from(
             "| scenario | nginx, instructions | ours, instructions | ratio | nginx, system calls | ours, system calls |\n| --- | --- | --- | --- | --- | --- |\n",
         );
@@ -172,7 +178,7 @@ impl Report {
 
     /// The page for the docs.
     pub(crate) fn page(&self) -> String {
-        format!("{HEAD}{}{TAIL}", self.text())
+        format!("{HEAD}{}{TAIL}{}{END}", self.whole(), self.parts())
     }
 }
 
@@ -235,4 +241,8 @@ const TAIL: &str = "
 The signed call is everything a caller of an App-authenticated Api gets: TLS, one of 10,000 Apis found, HMAC-SHA256 verified, nonce remembered,
 authorization and group limit checked, three parameters validated and mapped (one from path to query, one checked as an integer, one from query to
 header). Rates are ratios of alternating rounds of 3 s; the second core is shared by the client and the upstream, so they say less than the counts.
+";
+
+const END: &str = "
+What was aimed at, and why some of it is missed: [performance.md](performance.md).
 ";
