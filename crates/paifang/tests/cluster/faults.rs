@@ -116,7 +116,7 @@ fn a_leader_that_was_paused_writes_nothing_when_it_wakes_up() {
     );
     site.gateways[0].answers("paused.example.com", "/a", 200, "three");
     site.until(&namespace, "apis", "a", "Ready", "True");
-    let before = site.versions();
+    let before = site.settled();
     signal(Signal::CONT);
     thread::sleep(Duration::from_secs(6));
     let now = site.versions();

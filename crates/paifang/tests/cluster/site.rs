@@ -379,6 +379,16 @@ impl Site {
         all.sort();
         all
     }
+
+    /// The same, when nothing is on its way any more: what an object's status says may follow a moment after it is Ready.
+    pub(crate) fn settled(&self) -> Vec<String> {
+        eventually("nothing is written any more", PATIENCE, || {
+            let before = self.versions();
+            std::thread::sleep(Duration::from_secs(3));
+            anyhow::ensure!(before == self.versions(), "something was written");
+            Ok(before)
+        })
+    }
 }
 
 impl Gateway {
