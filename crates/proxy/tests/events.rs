@@ -478,20 +478,25 @@ fn calls_of_alibabas_functions_are_signed() {
 const PUT: &str = "HTTP/1.1 200 OK\r\nContent-Length: 77\r\n\r\n{\"RequestId\":\"r\",\"FailedEntryCount\":0,\"EntryList\":[{\"EventId\":\"of-the-bus\"}]}";
 const NOT_PUT: &str = "HTTP/1.1 200 OK\r\nContent-Length: 69\r\n\r\n{\"FailedEntryCount\":1,\"EntryList\":[{\"ErrorCode\":\"EventBusNotExist\"}]}";
 
+/// Puts an event that a bus takes; the request's id, and what the bus was asked.
+async fn taken(bus: &support::Bench, headers: &str) -> (String, String) {
+    let answer = bus.send(&request(headers, "hello")).await;
+    assert_eq!(code(&answer), None, "{answer}");
+    let id = header(&answer, "x-ca-request-id").unwrap();
+    assert_eq!(
+        json_of(&answer),
+        json!({"eventId": "of-the-bus", "requestId": id})
+    );
+    (id, bus.asked.borrow()[0].clone())
+}
+
 #[test]
 fn a_bus_of_alibabas_gets_a_signed_batch_of_one() {
     run(|| async {
         let target = || json!({"type": "event", "path": "/", "source": "my.app", "alibaba": {"bus": "orders", "credentials": "demo/fc"}});
         let bus = signed(answering!(PUT), target()).await;
         let forged = "X-Acs-Signature-Nonce: forged\r\nX-Acs-Mine: forged\r\nAuthorization: Bearer t\r\nContent-Type: text/plain\r\n";
-        let answer = bus.send(&request(forged, "hello")).await;
-        assert_eq!(code(&answer), None, "{answer}");
-        let id = header(&answer, "x-ca-request-id").unwrap();
-        assert_eq!(
-            json_of(&answer),
-            json!({"eventId": "of-the-bus", "requestId": id})
-        );
-        let asked = bus.asked.borrow()[0].clone();
+        let (id, asked) = taken(&bus, forged).await;
         assert_eq!(first_line(&asked), "POST /openapi/putEvents HTTP/1.1");
         for (name, value) in [
             (
@@ -583,14 +588,7 @@ fn the_control_api_of_a_bus_gets_a_signed_form() {
         let target = || json!({"type": "event", "path": "/", "source": "my.app", "alibaba": {"bus": "orders", "api": "Control", "credentials": "demo/fc"}});
         let bus = signed(answering!(CONTROL), target()).await;
         let forged = "X-Acs-Action: forged\r\nAuthorization: Bearer t\r\nUser-Agent: forged\r\nContent-Type: text/plain\r\n";
-        let answer = bus.send(&request(forged, "hello")).await;
-        assert_eq!(code(&answer), None, "{answer}");
-        let id = header(&answer, "x-ca-request-id").unwrap();
-        assert_eq!(
-            json_of(&answer),
-            json!({"eventId": "of-the-bus", "requestId": id})
-        );
-        let asked = bus.asked.borrow()[0].clone();
+        let (_, asked) = taken(&bus, forged).await;
         assert_eq!(first_line(&asked), "POST / HTTP/1.1");
         for (name, value) in [
             ("content-type", Some("application/x-www-form-urlencoded")),

@@ -1,16 +1,16 @@
 //! Calls of Alibaba's APIs that are signed with version 3: what is called, and the signature over it.
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::collections::BTreeSet;
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request,
+    HeaderName, HeaderValue, Request,
     header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT},
 };
 use paifang_signing::{Acs3Parts, Utc, sha256_hex, sign_acs3};
 
 use super::{
     Call,
-    head::{authorize, set},
+    head::{authorize, set, text, with_prefix},
     json,
 };
 use crate::{body::Outgoing, record::RequestId, refusal::Refusal};
@@ -69,9 +69,10 @@ pub(super) fn sign(
     let also = also.iter().filter(|name| headers.contains_key(*name));
     signed.extend(also.map(|name| (name.as_str(), text(headers, name))));
     // Of a repeated name the documented client signs the first value.
-    let mut query = pairs(request.uri().query().unwrap_or_default());
     let mut seen = BTreeSet::new();
-    query.retain(|(name, _)| seen.insert(name.clone()));
+    let query: Vec<_> = json::pairs(request.uri().query().unwrap_or_default())
+        .filter(|(name, _)| seen.insert(name.clone()))
+        .collect();
     let query: Vec<_> = query
         .iter()
         .map(|(name, value)| (&**name, &**value))
@@ -85,27 +86,4 @@ pub(super) fn sign(
     };
     let signature = sign_acs3(&parts, &access.id, &access.key);
     authorize(request.headers_mut(), &signature)
-}
-
-/// A query's pairs, decoded.
-pub(super) fn pairs(query: &str) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
-    json::pairs(query).collect()
-}
-
-/// A header's value; empty when there is none.
-pub(super) fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> &'h str {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
-}
-
-/// The headers whose names begin so.
-pub(super) fn with_prefix<'h>(headers: &'h HeaderMap, prefix: &str) -> Vec<(&'h str, &'h str)> {
-    let named = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with(prefix));
-    named
-        .map(|name| (name.as_str(), text(headers, name)))
-        .collect()
 }

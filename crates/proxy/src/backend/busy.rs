@@ -13,12 +13,13 @@ pub(crate) struct Busy {
 
 /// The less loaded of two that are picked at random.
 pub(super) fn less_loaded(load: &Load, among: &[SocketAddr]) -> Option<SocketAddr> {
-    let first = fastrand::usize(..among.len().max(1));
-    let others = among.len().saturating_sub(1);
-    // Another one, if there is another.
-    let second = first + usize::from(others > 0) * (1 + fastrand::usize(..others.max(1)));
-    let [first, second] = [first, second].map(|at| among.get(at % among.len().max(1)).copied());
-    let (first, second) = (first?, second?);
+    let count = among.len();
+    if count < 2 {
+        return among.first().copied();
+    }
+    let first = fastrand::usize(..count);
+    let second = (first + fastrand::usize(1..count)) % count;
+    let (first, second) = (among[first], among[second]);
     let load = load.borrow();
     let of = |endpoint| load.get(&endpoint).copied().unwrap_or(0);
     Some(if of(second) < of(first) {

@@ -1,4 +1,4 @@
-//! Headers that the gateway itself writes on a request to a backend, whatever the backend's type.
+//! Headers that the gateway itself writes on a request to a backend, and those that signatures are made over, whatever the backend's type.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -17,6 +17,24 @@ pub(super) fn keep_own(from: &HeaderMap, to: &mut HeaderMap) {
             to.insert(name, value.clone());
         }
     }
+}
+
+/// A header's value; empty when there is none.
+pub(super) fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> &'h str {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+}
+
+/// The headers whose names begin so.
+pub(super) fn with_prefix<'h>(headers: &'h HeaderMap, prefix: &str) -> Vec<(&'h str, &'h str)> {
+    let named = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with(prefix));
+    named
+        .map(|name| (name.as_str(), text(headers, name)))
+        .collect()
 }
 
 /// Sets a header that signatures are made over.

@@ -202,15 +202,18 @@ mod tests {
         }
     }
 
-    fn put(api: BusApi) -> (String, String) {
-        let event = Attributes {
+    fn event() -> Attributes<'static> {
+        Attributes {
             id: "id-1",
             source: "my.app",
             kind: "com.example.order",
             subject: Cow::Borrowed("a b"),
             time: "2026-11-23T00:00:00.000Z".to_owned(),
-        };
-        let request = bus(api).put(&event, br#"{"a":"+"}"#);
+        }
+    }
+
+    fn put(api: BusApi) -> (String, String) {
+        let request = bus(api).put(&event(), br#"{"a":"+"}"#);
         let Outgoing::Whole(body) = request.body() else {
             panic!("no body");
         };
@@ -253,18 +256,11 @@ mod tests {
     /// The bytes that alibabacloud_eventbridge20200401 8.7.0 sends for the same event; `crates/signing` has their signature.
     #[test]
     fn the_form_is_that_of_the_official_client() {
-        let event = Attributes {
-            id: "id-1",
-            source: "my.app",
-            kind: "com.example.order",
-            subject: Cow::Borrowed("a b"),
-            time: "2026-11-23T00:00:00.000Z".to_owned(),
-        };
         let bus = Bus {
             name: "bus1".into(),
             ..bus(BusApi::Control)
         };
-        let form = String::from_utf8(bus.form(&event, r#"{"a":"+ 中"}"#.as_bytes())).unwrap();
+        let form = String::from_utf8(bus.form(&event(), r#"{"a":"+ 中"}"#.as_bytes())).unwrap();
         assert_eq!(
             form,
             "EventBusName=bus1&EventList=%5B%7B%22Data%22%3A%7B%22a%22%3A%22%2B+%E4%B8%AD%22%7D%2C%22DataContentType%22%3A\

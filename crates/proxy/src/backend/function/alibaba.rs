@@ -13,8 +13,9 @@ use paifang_snapshot::wire::AlibabaFunction;
 use crate::{
     backend::{
         Call,
-        acs3::{self, Action, pairs, text, with_prefix},
-        head::{authorize, set},
+        acs3::{self, Action},
+        head::{authorize, set, text, with_prefix},
+        json,
     },
     body::Outgoing,
     encode,
@@ -112,7 +113,7 @@ impl Alibaba {
         }
         let path = request.uri().path();
         let path = percent::decode(path).map_or(Cow::Borrowed(path), Cow::Owned);
-        let query = pairs(request.uri().query().unwrap_or_default());
+        let query: Vec<_> = json::pairs(request.uri().query().unwrap_or_default()).collect();
         let query: Vec<_> = query
             .iter()
             .map(|(name, value)| (&**name, &**value))
