@@ -51,7 +51,9 @@ impl Known {
         let id = ObjectId::new(object.kind(), name);
         let mut named = object::secrets_of(&id, &spec(object));
         let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
-        named.retain(|secret| !shared.world.knows_secret(secret));
+        // Before there is anything to judge with, there is nothing to look for either.
+        let judges = shared.compiler.is_some();
+        named.retain(|secret| judges && !shared.world.knows_secret(secret));
         named
     }
 
